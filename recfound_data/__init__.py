@@ -1,0 +1,5 @@
+"""Public recommendation corpora as one dataset of instruction and embedding samples."""
+
+from recfound_data.tasks import TASKS
+
+__all__ = ["TASKS"]
