@@ -1,0 +1,113 @@
+"""The dataset's README: the YAML that `load_dataset` reads, then the card from the template in `cards/`."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from recfound_data.layout import files_of, schema_of
+from recfound_data.tasks.catalogue import TASKS
+
+
+def template(name: str) -> str:
+    """Return the text of a card template that ships with the package."""
+    return files("recfound_data.cards").joinpath(name).read_text(encoding="utf-8")
+
+
+def render(name: str, **values: Any) -> str:
+    """Return a card template filled with `values`; a name that the template uses and nobody gave is an error."""
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    return environment.from_string(template(name)).render(**values)
+
+
+def dataset_card(folder: Path, manifest: dict[str, Any]) -> str:
+    """Return the README of the dataset in `folder`.
+
+    datasets 5 keys its cache on the folder's name and this YAML, not on content: the hash in each configuration's
+    description keeps two builds of one name apart. A split of no rows would make its configuration unloadable, so only
+    splits with rows are listed.
+    """
+    configs, infos = [], []
+    for name, config in manifest["configs"].items():
+        content = _content_hash(manifest, name)
+        configs.append({"config_name": name, "data_files": _data_files(name, config["splits"]), "description": content})
+        infos.append(_info(folder, name, config["splits"], content))
+    rows = sum(sum(config["splits"].values()) for config in manifest["configs"].values())
+    header = {
+        "license": "other",
+        "license_name": "terms-of-each-corpus",
+        "license_link": "#terms",
+        "pretty_name": "RecFound",
+        "tags": ["recommendation", "retrieval", "instruction-tuning", "recfound"],
+        "task_categories": ["text-retrieval", "text-generation", "sentence-similarity"],
+        "size_categories": [_size_category(rows)],
+        "configs": configs,
+        "dataset_info": infos,
+    }
+    tasks = [(TASKS[name], config) for name, config in manifest["configs"].items() if name in TASKS]
+    body = render("dataset.md", manifest=manifest, tasks=tasks, first=next(name for name in manifest["configs"] if name in TASKS))
+    return "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True) + "---\n\n" + body
+
+
+def _content_hash(manifest: dict[str, Any], config: str) -> str:
+    prefix = "items/" if config == "items" else f"data/{config}/"
+    lines = [f"{path} {entry['sha256']}" for path, entry in sorted(manifest["files"].items()) if path.startswith(prefix)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _data_files(config: str, splits: dict[str, int]) -> list[dict[str, str]]:
+    if config == "items":
+        return [{"split": "train", "path": "items/*.parquet"}]
+    return [{"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits]
+
+
+def _info(folder: Path, config: str, splits: dict[str, int], content: str) -> dict[str, Any]:
+    from datasets import Features  # imported here: it takes a second that reading a recipe should not
+
+    paths = {split: files_of(folder, config, None if config == "items" else split) for split in splits}
+    sizes = {split: sum(_table_bytes(path) for path in found) for split, found in paths.items()}
+    features = Features.from_arrow_schema(_arrow_schema(config))
+    return {
+        "config_name": config,
+        "description": content,
+        "features": features._to_yaml_list(),
+        "splits": [{"name": split, "num_bytes": sizes[split], "num_examples": count} for split, count in splits.items()],
+        "download_size": sum(path.stat().st_size for found in paths.values() for path in found),
+        "dataset_size": sum(sizes.values()),
+    }
+
+
+def _arrow_schema(config: str) -> pa.Schema:
+    import polars as pl
+
+    # Polars exports large strings and lists; the published features are the plain ones.
+    return pa.schema([pa.field(field.name, _plain(field.type)) for field in pl.DataFrame(schema=schema_of(config)).to_arrow().schema])
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_list(kind):
+        return pa.list_(_plain(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(field.name, _plain(field.type)) for field in kind])
+    return kind
+
+
+def _table_bytes(path: Path) -> int:
+    metadata = pq.ParquetFile(path).metadata
+    return sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+
+
+def _size_category(rows: int) -> str:
+    for limit, name in ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")):
+        if rows < limit:
+            return name
+    return "10M<n<100M" if rows < 10**8 else "100M<n<1B"

@@ -1,0 +1,38 @@
+"""Corpora: each module reads one corpus in its published format into typed tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recfound_data.corpora.amazon_reviews_2018 import AmazonReviews2018
+from recfound_data.corpora.movielens import MovieLens
+from recfound_data.corpora.shopping_queries import ShoppingQueries
+from recfound_data.errors import UsageError
+from recfound_data.recipe import DataRecipe, nearest, parse, resolve
+
+Reader = AmazonReviews2018 | MovieLens | ShoppingQueries
+CORPORA: dict[str, type[Reader]] = {
+    reader.model_fields["corpus"].default: reader for reader in (AmazonReviews2018, MovieLens, ShoppingQueries)
+}
+
+
+def readers(recipe: DataRecipe, folder: Path, where: str) -> list[Reader]:
+    """Return the readers that the recipe's corpora name, their paths resolved against `folder`.
+
+    Raises:
+        UsageError: a corpus is unknown or named twice, or an entry has a wrong key.
+    """
+    found: list[Reader] = []
+    for number, entry in enumerate(recipe.corpora):
+        place = f"{where}: corpora[{number}]"
+        corpus = entry.get("corpus")
+        if corpus not in CORPORA:
+            raise UsageError(f"{place}: unknown corpus {corpus!r}{nearest(str(corpus), CORPORA)}; known: {', '.join(CORPORA)}")
+        reader = parse(CORPORA[corpus], entry, place)
+        paths = {key: resolve(value, folder, place) for key in reader.path_fields if (value := getattr(reader, key))}
+        found.append(reader.model_copy(update=paths))
+    labels = [reader.label for reader in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"{where}: two corpora are called {label!r}; give each a `name` of its own")
+    return found

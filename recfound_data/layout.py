@@ -1,0 +1,114 @@
+"""A dataset on disk: Parquet files in the Hub's layout, the manifest `recfound.json`, and how they are written and read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from recfound_data.errors import RecfoundError, UsageError
+from recfound_data.samples import EMBEDDING, GENERATIVE, ITEMS, QRELS, QUERIES
+from recfound_data.tasks.catalogue import TASKS
+
+MANIFEST = "recfound.json"
+CARD = "README.md"
+_ROW_GROUP = 16_384
+
+
+def schema_of(config: str) -> dict[str, Any]:
+    """Return the columns and polars types of a configuration."""
+    fixed = {"items": ITEMS, "queries": QUERIES, "qrels": QRELS}
+    return fixed.get(config) or (EMBEDDING if TASKS[config].kind == "embedding" else GENERATIVE)
+
+
+def write_split(folder: Path, name: str, frame: pl.DataFrame, rows_per_file: int) -> list[Path]:
+    """Write rows as `<folder>/<name>-00000-of-000NN.parquet`, at most `rows_per_file` each, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    total = -(-len(frame) // rows_per_file)
+    paths = []
+    for number in range(total):
+        path = folder / f"{name}-{number:05d}-of-{total:05d}.parquet"
+        part = frame.slice(number * rows_per_file, rows_per_file).rechunk()
+        part.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
+        paths.append(path)
+    return paths
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys: equal values, equal bytes."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return a dataset's manifest.
+
+    Raises:
+        RecfoundError: the folder is no dataset, or its manifest is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecfoundError(f"{folder}: is no recfound dataset: it has no {MANIFEST}; build one with `recfound data build`") from None
+    except (OSError, ValueError) as error:
+        raise RecfoundError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(manifest, dict) or "configs" not in manifest or "schema_version" not in manifest:
+        raise RecfoundError(f"{path}: is no dataset manifest: it has no configs or schema_version")
+    return manifest
+
+
+def files_of(folder: Path, config: str, split: str | None = None) -> list[Path]:
+    """Return the Parquet files of a configuration, or of one split of it, sorted."""
+    if config == "items":
+        return sorted((folder / "items").glob("*.parquet"))
+    return sorted((folder / "data" / config).glob(f"{split or '*'}-*.parquet"))
+
+
+def read_split(folder: Path, config: str, split: str | None = None) -> pl.DataFrame:
+    """Return the rows of a configuration, or of one split of it; an empty frame where it has none."""
+    files = files_of(folder, config, split)
+    return pl.read_parquet(files) if files else pl.DataFrame(schema=schema_of(config))
+
+
+@contextmanager
+def replacing(out: Path, marker: str = MANIFEST) -> Iterator[Path]:
+    """Yield a folder beside `out` to write in; it takes `out`'s place at the end, whole, or goes when the work fails.
+
+    An `out` that exists is replaced only if it is empty or holds `marker`, that is, if this project wrote it.
+
+    Raises:
+        UsageError: `out` holds something else.
+        RecfoundError: the disk is full or cannot be written.
+    """
+    out = out.absolute()
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / marker).exists())):
+        raise UsageError(f"{out}: exists and holds something else (no {marker}); name a new folder or remove it")
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            old = out.with_name(f".{out.name}.old-{os.getpid()}")
+            out.rename(old)
+            partial.rename(out)
+            shutil.rmtree(old)
+        else:
+            partial.rename(out)
+    except OSError as error:
+        raise RecfoundError(f"{out}: cannot be written: {error.strerror or error}; free space or name another folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,42 @@
+"""People stay out: user ids are hashed under a secret key, e-mail addresses and phone numbers leave texts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import polars as pl
+from polars_hash import CryptographicHashingNameSpace
+
+KEY_VARIABLE = "RECFOUND_USER_KEY"
+_NO_KEY = "recfound: no user key"
+
+EMAIL = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}"
+PHONE = r"(?:\+\d{1,3}[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\b\d{3}[.\-])\d{3}[ .\-]\d{4}\b|\+\d{1,3}(?:[ .\-]\d{2,4}){3,4}\b|\b\d{3}-01\d{2}\b"
+"""Phone numbers as they are written for people: grouped digits. Bare digit runs are left, they are mostly models."""
+
+
+@dataclass(frozen=True)
+class UserKey:
+    """The secret under which user ids are hashed; `secret` is false when the environment has none."""
+
+    key: str
+    secret: bool
+
+    @classmethod
+    def from_environment(cls) -> UserKey:
+        """Return the key in `RECFOUND_USER_KEY`, or a public stand-in whose builds cannot be published."""
+        key = os.environ.get(KEY_VARIABLE, "")
+        return cls(key or _NO_KEY, bool(key))
+
+    def pseudonym(self, user: pl.Expr) -> pl.Expr:
+        """Return HMAC-SHA-256 of `user` under the key, cut to 16 hexadecimal digits."""
+        return CryptographicHashingNameSpace(user).hmac_sha256(key=self.key).str.slice(0, 16)
+
+    def __repr__(self) -> str:
+        return f"UserKey(secret={self.secret})"
+
+
+def scrub(text: pl.Expr) -> pl.Expr:
+    """Return `text` with e-mail addresses and phone numbers replaced by `[email]` and `[phone]`."""
+    return text.str.replace_all(EMAIL, "[email]").str.replace_all(PHONE, "[phone]")

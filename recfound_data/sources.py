@@ -1,0 +1,192 @@
+"""Raw files, local or at any fsspec URL, plain or compressed, as blocks of whole lines or Parquet batches."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recfound_data.errors import RecfoundError
+
+BLOCK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines of one file: where it is from, the number of its first line (from 1), and its bytes."""
+
+    path: str
+    first_line: int
+    data: bytes
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the files that a path, glob or URL names, sorted.
+
+    Raises:
+        RecfoundError: there is none.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(pattern)
+        found = sorted(system.glob(path)) if any(mark in path for mark in "*?[") else [path]
+        files = [system.unstrip_protocol(name) if "://" in pattern else name for name in found if system.isfile(name)]
+    except (OSError, ValueError, ImportError) as error:
+        raise RecfoundError(f"{pattern}: cannot be opened: {error}") from None
+    if not files:
+        raise RecfoundError(f"{pattern}: no such file; check the path in the recipe")
+    return files
+
+
+def line_blocks(pattern: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Yield every file behind `pattern`, decompressed, in blocks of about `block_bytes` that end with a line.
+
+    Raises:
+        RecfoundError: a file is missing, or its compression is truncated or damaged.
+    """
+    for path in expand(pattern):
+        line, rest, read = 1, b"", 0
+        try:
+            with fsspec.open(path, "rb") as raw, _decompressed(raw, path) as stream:
+                while chunk := stream.read(block_bytes):
+                    read += len(chunk)
+                    cut = chunk.rfind(b"\n") + 1
+                    if not cut:
+                        rest += chunk
+                        continue
+                    data, rest = rest + chunk[:cut], chunk[cut:]
+                    yield Block(path, line, data)
+                    line += data.count(b"\n")
+        except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
+            raise RecfoundError(f"{path}: truncated or damaged after {read:,} bytes ({error}); download it again") from None
+        except OSError as error:
+            raise RecfoundError(f"{path}: cannot be read after {read:,} bytes: {error}") from None
+        if rest:
+            yield Block(path, line, rest)
+
+
+def _decompressed(raw: Any, path: str) -> Any:
+    if path.endswith(".gz"):
+        return gzip.GzipFile(fileobj=raw)
+    if path.endswith((".zst", ".zstd")):
+        return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
+    return raw
+
+
+def parquet_frames(pattern: str, columns: dict[str, Any], rows: int = 100_000) -> Iterator[pl.DataFrame]:
+    """Yield the named columns of every Parquet file behind `pattern`, cast to `columns`' polars types.
+
+    Raises:
+        RecfoundError: a file is missing, is no Parquet, or lacks a column.
+    """
+    for path in expand(pattern):
+        try:
+            with fsspec.open(path, "rb") as raw:
+                file = pq.ParquetFile(raw)
+                missing = [name for name in columns if name not in file.schema_arrow.names]
+                if missing:
+                    raise RecfoundError(f"{path}: has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
+                for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
+                    frame = pl.DataFrame(batch)
+                    yield frame.select(pl.col(name).cast(dtype, strict=False) for name, dtype in columns.items())
+        except pa.ArrowException as error:
+            raise RecfoundError(f"{path}: is not a readable Parquet file ({error}); download it again") from None
+        except OSError as error:
+            raise RecfoundError(f"{path}: cannot be read: {error}") from None
+
+
+@dataclass(frozen=True)
+class Unparsable:
+    """A line that its reader could not parse."""
+
+    path: str
+    line: int
+    why: str
+
+
+def json_lines(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list[Unparsable]]:
+    """Return the objects of a block of JSON lines with the fields of `schema`, and the lines that are no objects.
+
+    A field that is absent or of another type is null. The whole block is parsed at once; only a block that holds a
+    broken line is gone through line by line to find it.
+    """
+    bad: list[Unparsable] = []
+    try:
+        return pl.read_ndjson(io.BytesIO(block.data), schema=schema, ignore_errors=True), bad
+    except (pl.exceptions.PolarsError, UnicodeDecodeError):
+        pass
+    rows = []
+    for number, line in enumerate(block.data.split(b"\n"), block.first_line):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line.decode("utf-8"))
+            if not isinstance(value, dict):
+                raise ValueError(f"expected an object, found {type(value).__name__}")
+            rows.append({name: value.get(name) for name in schema})
+        except (ValueError, RecursionError) as error:
+            bad.append(Unparsable(block.path, number, str(error)))
+    return pl.DataFrame(rows, schema=schema, strict=False, orient="row"), bad
+
+
+def text_lines(block: Block, encodings: tuple[str, ...] = ("utf-8", "latin-1")) -> pl.DataFrame:
+    """Return the non-empty lines of a block as columns `number` and `line`, decoded with the first encoding that fits."""
+    text = _decode(block.data, encodings)
+    lines = pl.DataFrame({"line": text.split("\n")}).with_row_index("number", offset=block.first_line)
+    return lines.with_columns(pl.col("line").str.strip_suffix("\r")).filter(pl.col("line") != "")
+
+
+def _decode(data: bytes, encodings: tuple[str, ...]) -> str:
+    for encoding in encodings[:-1]:
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return data.decode(encodings[-1])
+
+
+def csv_frame(block: Block, header: bytes, schema: dict[str, Any]) -> tuple[pl.DataFrame, list[Unparsable]]:
+    """Return the rows of a block of CSV with the columns of `schema`, and the rows in which a needed value is missing.
+
+    Args:
+        block: lines of the file; its first block still holds the header.
+        header: the file's first line.
+        schema: the columns wanted, with their polars types; they may stand in any order, among others.
+
+    Raises:
+        RecfoundError: the header lacks a column, or the block is not CSV.
+    """
+    names = next(iter(_csv_rows(header.decode("utf-8-sig"))), [])
+    missing = [name for name in schema if name not in names]
+    if missing:
+        raise RecfoundError(f"{block.path}: line 1: has no column {missing[0]!r}; it has {', '.join(names)}")
+    data = block.data[len(header) :] if block.first_line == 1 else block.data
+    if not data.strip():
+        return pl.DataFrame(schema=schema), []
+    try:
+        raw = pl.read_csv(
+            io.BytesIO(data), has_header=False, new_columns=names, infer_schema=False, encoding="utf8-lossy", truncate_ragged_lines=True
+        )
+    except pl.exceptions.PolarsError as error:
+        raise RecfoundError(f"{block.path}: after line {block.first_line}: not CSV: {error}") from None
+    frame = raw.select(pl.col(name).str.strip_chars().cast(dtype, strict=False) for name, dtype in schema.items())
+    broken = frame.with_row_index("row", offset=block.first_line + (block.first_line == 1))
+    broken = broken.filter(pl.any_horizontal(pl.col(name).is_null() for name in schema))
+    return frame.drop_nulls(), [Unparsable(block.path, row, "a value is missing or of the wrong type") for row in broken["row"]]
+
+
+def _csv_rows(text: str) -> Iterator[list[str]]:
+    import csv
+
+    yield from csv.reader(text.splitlines())
+
+
+Progress = Callable[[str], None]
