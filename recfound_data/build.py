@@ -1,7 +1,7 @@
-"""From a recipe to a dataset: corpora are read into tables, tables become samples, samples are written in the Hub's layout.
+"""From a recipe to a dataset: corpora become tables, tables become samples, samples become Parquet in the Hub's layout.
 
-The unit of work is one corpus, then one task of one corpus. Units share nothing, so any number of workers gives the same
-bytes; everything random is a hash of the recipe's seed and the row.
+The unit of work is one corpus, then one task of one corpus. Units share nothing, so any number of workers gives the
+same bytes; everything random is a hash of the recipe's seed and the row.
 """
 
 from __future__ import annotations
@@ -22,17 +22,25 @@ from typing import Any
 import polars as pl
 
 from recfound_data.card import dataset_card
-from recfound_data.catalogue import make_catalogue
+from recfound_data.catalogue import global_id, make_catalogue
 from recfound_data.corpora import Reader, readers
 from recfound_data.errors import RecfoundError
 from recfound_data.events import make_events
-from recfound_data.catalogue import global_id
-from recfound_data.layout import CARD, MANIFEST, canonical_json, read_manifest, replacing, schema_of, sha256, write_split
+from recfound_data.layout import (
+    CARD,
+    MANIFEST,
+    canonical_json,
+    read_manifest,
+    replacing,
+    schema_of,
+    sha256,
+    write_split,
+)
 from recfound_data.people import UserKey
 from recfound_data.recipe import DataRecipe, parse, read_yaml
-from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS, Corpus
+from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS, TWINS, Corpus
 from recfound_data.tables import CorpusTables
-from recfound_data.tasks import BUILDERS
+from recfound_data.tasks import BUILDERS, TASKS
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,9 @@ class _Done:
     seconds: float
 
 
-def build(recipe: str | Path, out: str | Path, *, workers: int = 1, strict: bool = False, quiet: bool = False) -> BuildSummary:
+def build(
+    recipe: str | Path, out: str | Path, *, workers: int = 1, strict: bool = False, quiet: bool = False
+) -> BuildSummary:
     """Build the dataset that a recipe describes.
 
     Args:
@@ -94,7 +104,9 @@ def build(recipe: str | Path, out: str | Path, *, workers: int = 1, strict: bool
         tasks = [_TaskUnit(task, reader.label, settings, work) for task in settings.tasks for reader in sources]
         read = _run(_read_corpus, corpora, workers, say)
         made = _run(_make_task, tasks, workers, say)
-        drops = {done.name: counted for done in [*read, *made] if (counted := {why: n for why, n in done.drops.items() if n})}
+        drops = {
+            done.name: counted for done in [*read, *made] if (counted := {why: n for why, n in done.drops.items() if n})
+        }
         manifest = _assemble(folder, work, settings, sources, key, drops)
         shutil.rmtree(work)
         (folder / MANIFEST).write_text(canonical_json(manifest), encoding="utf-8")
@@ -104,7 +116,9 @@ def build(recipe: str | Path, out: str | Path, *, workers: int = 1, strict: bool
     return BuildSummary(Path(out), rows, manifest["drops"])
 
 
-def _run(function: Callable[[Any], _Done], units: Iterable[Any], workers: int, say: Callable[[str], None]) -> list[_Done]:
+def _run(
+    function: Callable[[Any], _Done], units: Iterable[Any], workers: int, say: Callable[[str], None]
+) -> list[_Done]:
     units, results = list(units), []
     if workers == 1:
         finished: Iterable[_Done] = map(function, units)
@@ -157,7 +171,9 @@ def _read_corpus(unit: _CorpusUnit) -> _Done:
         events.write_parquet(ready / "events.parquet")
     for table, columns in (("relations", ("item_id", "other_id")), ("judgements", ("item_id",))):
         if tables.has(table):
-            frame = tables.read(table).with_columns(global_id(label, pl.col(column)).alias(column) for column in columns)
+            frame = tables.read(table).with_columns(
+                global_id(label, pl.col(column)).alias(column) for column in columns
+            )
             frame.write_parquet(ready / f"{table}.parquet")
     shutil.rmtree(tables.folder)
     return _Done(label, rows, dict(drops), time.monotonic() - started)
@@ -182,7 +198,7 @@ def _make_task(unit: _TaskUnit) -> _Done:
     return _Done(name, len(built.samples), built.drops, time.monotonic() - started)
 
 
-def _gather(work: Path, task: str, recipe: DataRecipe, sources: list[Reader], kind: str) -> pl.DataFrame | None:
+def _gather(work: Path, task: str, sources: list[Reader], kind: str) -> pl.DataFrame | None:
     paths = [work / "samples" / task / reader.label / f"{kind}.parquet" for reader in sources]
     frames = [pl.read_parquet(path) for path in paths if path.exists()]
     return pl.concat(frames) if frames else None
@@ -195,12 +211,17 @@ def _assemble(
     configs: dict[str, Any] = {}
     gathered: dict[str, list[pl.DataFrame]] = {"queries": [], "qrels": []}
     for task in recipe.tasks:
-        samples = _gather(work, task, recipe, sources, "samples")
+        samples = _gather(work, task, sources, "samples")
         if samples is None:
-            raise RecfoundError(f"task {task!r} has no sample: none of the recipe's corpora gives any; see the drops above or leave it out")
-        configs[task] = _write_config(folder, task, samples.unique("id", keep="first", maintain_order=True).sort("id"), recipe)
+            raise RecfoundError(
+                f"task {task!r} has no sample: none of the recipe's corpora gives any; leave it out of the recipe"
+            )
+        single, counted = _without_twins(samples, task)
+        if counted:
+            drops[task] = counted
+        configs[task] = _write_config(folder, task, single.sort("id"), recipe)
         for kind, frames in gathered.items():
-            frame = _gather(work, task, recipe, sources, kind)
+            frame = _gather(work, task, sources, kind)
             if frame is not None:
                 frames.append(frame)
     for kind, order in (("queries", ["query_id"]), ("qrels", ["query_id", "item_id"])):
@@ -208,10 +229,15 @@ def _assemble(
             configs[kind] = _write_config(folder, kind, pl.concat(gathered[kind]).sort(order), recipe)
     items = {}
     for reader in sources:
-        catalogue = pl.read_parquet(work / "ready" / reader.label / "catalogue.parquet").select(list(schema_of("items")))
+        catalogue = pl.read_parquet(work / "ready" / reader.label / "catalogue.parquet").select(
+            list(schema_of("items"))
+        )
         write_split(folder / "items", reader.label, catalogue, recipe.rows_per_file)
         items[reader.label] = len(catalogue)
-    configs["items"] = {"splits": {"train": sum(items.values())}, "corpora": {label: {"train": count} for label, count in items.items()}}
+    configs["items"] = {
+        "splits": {"train": sum(items.values())},
+        "corpora": {label: {"train": count} for label, count in items.items()},
+    }
     written = sorted(path for path in folder.rglob("*.parquet") if work not in path.parents)
     resolved = recipe.model_dump(mode="json")
     return {
@@ -223,9 +249,25 @@ def _assemble(
         "user_key": key.secret,
         "configs": {name: configs[name] for name in sorted(configs)},
         "drops": drops,
-        "files": {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written},
+        "files": {
+            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written
+        },
         "corpora": {reader.label: {"reader": reader.corpus, "terms": asdict(reader.terms)} for reader in sources},
     }
+
+
+def _without_twins(samples: pl.DataFrame, task: str) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return the samples once each, and how many went; of two that read the same, the one held out stays."""
+    content = list(TWINS[TASKS[task].kind])
+    order = pl.col("split").replace_strict(
+        {split: place for place, split in enumerate(reversed(SPLITS))}, return_dtype=pl.Int8
+    )
+    sorted_samples = samples.with_columns(order=order).sort("order", "id")
+    single = sorted_samples.unique(content, keep="first", maintain_order=True).drop("order")
+    within = len(samples) - len(samples.unique([*content, "split"]))
+    across = len(samples) - len(single) - within
+    counted = {"sample repeated in its split": within, "sample that is held out in another split": across}
+    return single, {why: count for why, count in counted.items() if count}
 
 
 def _write_config(folder: Path, config: str, frame: pl.DataFrame, recipe: DataRecipe) -> dict[str, Any]:

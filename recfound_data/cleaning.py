@@ -8,7 +8,10 @@ import polars as pl
 
 from recfound_data.people import scrub
 
-_NUMERIC = {f"&#{code};": chr(code) for code in (*range(32, 127), *range(160, 256), 8211, 8212, 8216, 8217, 8220, 8221, 8226, 8230, 8482)}
+_NUMERIC = {
+    f"&#{code};": chr(code)
+    for code in (*range(32, 127), *range(160, 256), 8211, 8212, 8216, 8217, 8220, 8221, 8226, 8230, 8482)
+}
 _NAMED = {f"&{name}": text for name, text in html.entities.html5.items() if name.endswith(";")}
 ENTITIES = {**_NAMED, **_NUMERIC}
 

@@ -1,8 +1,8 @@
 """Interactions in time order, and which period each belongs to.
 
 An event is one user's first interaction with one item. Its `period` says what may be derived from it: `train` alone
-feeds popularity, co-rated pairs and training targets; `validation` and `test` are held out, `outside` (the k-core) feeds
-nothing.
+feeds popularity, co-rated pairs and training targets; `validation` and `test` are held out, `outside` (the
+k-core) feeds nothing.
 """
 
 from __future__ import annotations
@@ -28,16 +28,19 @@ def make_events(tables: CorpusTables, catalogue: pl.DataFrame) -> tuple[pl.DataF
     raw = raw.with_columns(item_id=global_id(tables.corpus, pl.col("item_id")))
     once = raw.unique(maintain_order=True)
     order = ["user_id", "timestamp", "tie"]
-    first = once.with_columns(tie=stable_id(pl.col("item_id"))).sort([*order, "rating"])
-    first = first.unique(["user_id", "item_id"], keep="first", maintain_order=True)
-    known = first.join(catalogue.select("item_id"), on="item_id", how="semi", maintain_order="left")
-    core = _k_core(known, tables.recipe.history.k_core).select("user_id", "item_id", inside=pl.lit(True))
-    kept = known.join(core, on=["user_id", "item_id"], how="left", maintain_order="left").with_columns(pl.col("inside").fill_null(False))
+    known = once.join(catalogue.select("item_id", "title_key"), on="item_id", how="inner", maintain_order="left")
+    # Two offers of one product are one choice: titles decide what a repetition is.
+    first = known.with_columns(tie=stable_id(pl.col("item_id"))).sort([*order, "rating"])
+    first = first.unique(["user_id", "title_key"], keep="first", maintain_order=True).drop("title_key")
+    core = _k_core(first, tables.recipe.history.k_core).select("user_id", "item_id", inside=pl.lit(True))
+    kept = first.join(core, on=["user_id", "item_id"], how="left", maintain_order="left").with_columns(
+        pl.col("inside").fill_null(False)
+    )
     drops = {
         "interaction repeated exactly": len(raw) - len(once),
-        "interaction with an item again": len(once) - len(first),
-        "interaction with an item that has no metadata": len(first) - len(known),
-        "interaction outside the k-core": len(known) - len(core),
+        "interaction with an item that has no metadata": len(once) - len(known),
+        "interaction with a product again": len(known) - len(first),
+        "interaction outside the k-core": len(first) - len(core),
     }
     liked = (pl.col("rating") >= tables.recipe.history.min_rating) & pl.col("inside")
     events = kept.with_columns(liked=liked).with_columns(
@@ -63,8 +66,14 @@ def _period(events: pl.DataFrame, recipe: DataRecipe) -> pl.Expr:
     if recipe.split == "global_time":
         validation, test = (events["timestamp"].quantile(at, "lower") for at in (_VALIDATION_FROM, _TEST_FROM))
         time = pl.col("timestamp")
-        return pl.when(time >= test).then(pl.lit("test")).when(time >= validation).then(pl.lit("validation")).otherwise(pl.lit("train"))
-    # A user too short to be tested is all training. What was not liked is held out once its user's held-out part begins.
+        return (
+            pl.when(time >= test)
+            .then(pl.lit("test"))
+            .when(time >= validation)
+            .then(pl.lit("validation"))
+            .otherwise(pl.lit("train"))
+        )
+    # A user too short to be tested is all training. What was not liked is held out with the liked event before it.
     tested = pl.col("count") >= recipe.history.min_history + 1
     reached = pl.col("position").forward_fill().over("user_id").fill_null(-1)
     return (
@@ -92,17 +101,25 @@ def targets(events: pl.DataFrame, recipe: DataRecipe) -> pl.DataFrame:
 
 
 def histories(events: pl.DataFrame, chosen: pl.DataFrame, max_history: int) -> pl.DataFrame:
-    """Return, a row for each of `chosen`, its `user_id`, `position` and `history`: the item ids of the liked events before
-    it, latest first, at most `max_history`."""
+    """Return `user_id`, `position` and `history` for each of `chosen`.
+
+    A history holds the item ids of the liked events before that position, latest first, at most `max_history`.
+    """
     keys = ["user_id", "position"]
     steps = chosen.select(keys).with_columns(
         before=pl.int_ranges(pl.max_horizontal(pl.col("position") - max_history, 0), pl.col("position"), dtype=pl.Int32)
     )
     earlier = events.filter("liked").select("user_id", pl.col("position").alias("before"), "item_id")
     rows = steps.explode("before").join(earlier, on=["user_id", "before"], how="inner")
-    return rows.sort([*keys, "before"], descending=[False, False, True]).group_by(keys, maintain_order=True).agg(pl.col("item_id").alias("history"))
+    return (
+        rows.sort([*keys, "before"], descending=[False, False, True])
+        .group_by(keys, maintain_order=True)
+        .agg(pl.col("item_id").alias("history"))
+    )
 
 
 def popularity(events: pl.DataFrame) -> pl.DataFrame:
     """Return `item_id` and `popularity`: how many training-period events each item has."""
-    return events.filter(pl.col("period") == "train").group_by("item_id").agg(pl.len().alias("popularity")).sort("item_id")
+    return (
+        events.filter(pl.col("period") == "train").group_by("item_id").agg(pl.len().alias("popularity")).sort("item_id")
+    )

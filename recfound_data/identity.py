@@ -14,7 +14,9 @@ ID_CHARS = 16
 
 def stable_id(*parts: pl.Expr | str) -> pl.Expr:
     """Return 16 hexadecimal digits of SHA-256 over the parts, joined by a unit separator; a bare str is a literal."""
-    joined = pl.concat_str([pl.lit(part) if isinstance(part, str) else part.cast(pl.String) for part in parts], separator="\x1f")
+    joined = pl.concat_str(
+        [pl.lit(part) if isinstance(part, str) else part.cast(pl.String) for part in parts], separator="\x1f"
+    )
     return CryptographicHashingNameSpace(joined).sha2_256().str.slice(0, ID_CHARS)
 
 
@@ -30,5 +32,5 @@ def share(seed: int, salt: str, *parts: pl.Expr) -> pl.Expr:
 
 
 def sample_id(group: pl.Expr, *parts: pl.Expr | str) -> pl.Expr:
-    """Return `<group>-<digest>`: the group that a split must not tear apart, then a digest of what the sample is made of."""
+    """Return `<group>-<digest>`: what a split must not tear apart, then a hash of what the sample is made of."""
     return pl.concat_str([group, stable_id(*parts)], separator="-")

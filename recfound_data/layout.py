@@ -1,4 +1,4 @@
-"""A dataset on disk: Parquet files in the Hub's layout, the manifest `recfound.json`, and how they are written and read."""
+"""A dataset on disk: Parquet files in the Hub's layout and the manifest `recfound.json`, written and read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecfoundError(f"{folder}: is no recfound dataset: it has no {MANIFEST}; build one with `recfound data build`") from None
+        raise RecfoundError(
+            f"{folder}: is no recfound dataset: it has no {MANIFEST}; build one with `recfound data build`"
+        ) from None
     except (OSError, ValueError) as error:
         raise RecfoundError(f"{path}: cannot be read: {error}") from None
     if not isinstance(manifest, dict) or "configs" not in manifest or "schema_version" not in manifest:
@@ -109,6 +111,8 @@ def replacing(out: Path, marker: str = MANIFEST) -> Iterator[Path]:
         else:
             partial.rename(out)
     except OSError as error:
-        raise RecfoundError(f"{out}: cannot be written: {error.strerror or error}; free space or name another folder") from None
+        raise RecfoundError(
+            f"{out}: cannot be written: {error.strerror or error}; free space or name another folder"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -12,7 +12,11 @@ KEY_VARIABLE = "RECFOUND_USER_KEY"
 _NO_KEY = "recfound: no user key"
 
 EMAIL = r"[A-Za-z0-9._%+\-]+@[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}"
-PHONE = r"(?:\+\d{1,3}[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\b\d{3}[.\-])\d{3}[ .\-]\d{4}\b|\+\d{1,3}(?:[ .\-]\d{2,4}){3,4}\b|\b\d{3}-01\d{2}\b"
+PHONE = (
+    r"(?:\+\d{1,3}[ .\-]?)?(?:\(\d{3}\)[ .\-]?|\b\d{3}[.\-])\d{3}[ .\-]\d{4}\b"  # +1 (212) 555-0123, 212.555.0123
+    r"|\+\d{1,3}(?:[ .\-]\d{2,4}){3,4}\b"  # +44 20 7946 0123
+    r"|\b\d{3}-01\d{2}\b"  # 555-0123, the range kept for fiction
+)
 """Phone numbers as they are written for people: grouped digits. Bare digit runs are left, they are mostly models."""
 
 

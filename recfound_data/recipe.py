@@ -53,7 +53,7 @@ class DataRecipe(Strict):
         history: see `HistorySettings`.
         negatives: negatives per embedding sample; the first is the column `negative`, the rest `more_negatives`.
         item_text_chars: longest `text` of an item, in characters, cut at a word.
-        validation_share: share of groups (queries, item pairs) that go to validation where the corpus has no such split.
+        validation_share: share of groups (queries, item pairs) in validation where the corpus has no such split.
         test_share: share of groups that go to test where the corpus has no official test split.
         rows_per_file: most rows in one Parquet file.
     """
@@ -76,7 +76,9 @@ class DataRecipe(Strict):
 
         for task in tasks:
             if task not in BUILDERS:
-                raise ValueError(f"task {task!r} cannot be built{nearest(task, BUILDERS)}; known: {', '.join(BUILDERS)}")
+                raise ValueError(
+                    f"task {task!r} cannot be built{nearest(task, BUILDERS)}; known: {', '.join(BUILDERS)}"
+                )
         if len(set(tasks)) != len(tasks):
             raise ValueError("a task is named twice")
         return tasks

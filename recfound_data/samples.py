@@ -34,6 +34,8 @@ ITEMS: dict[str, Any] = {
 }  # fmt: skip
 QUERIES: dict[str, Any] = {"query_id": pl.String, "task": pl.String, "text": pl.String}
 QRELS: dict[str, Any] = {"query_id": pl.String, "item_id": pl.String, "grade": pl.Int8}
+TWINS = {"embedding": ("anchor", "positive"), "generative": ("prompt", "label")}
+"""What makes two samples the same, whatever their ids: these columns."""
 CATALOGUE_CONFIGS = ("items", "queries", "qrels")
 
 
@@ -99,7 +101,7 @@ def embedding_rows(rows: pl.DataFrame, corpus: Corpus, task: str, phrasings: tup
 
 
 def group_split(group: pl.Expr, recipe: DataRecipe, salt: str) -> pl.Expr:
-    """Return the split of a group for corpora without splits of their own: drawn by the group, shares from the recipe."""
+    """Return the split of a group where the corpus has none: drawn by the group, shares from the recipe."""
     from recfound_data.identity import share
 
     drawn = share(recipe.seed, salt, group)

@@ -66,7 +66,9 @@ def line_blocks(pattern: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]
                     yield Block(path, line, data)
                     line += data.count(b"\n")
         except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
-            raise RecfoundError(f"{path}: truncated or damaged after {read:,} bytes ({error}); download it again") from None
+            raise RecfoundError(
+                f"{path}: truncated or damaged after {read:,} bytes ({error}); download it again"
+            ) from None
         except OSError as error:
             raise RecfoundError(f"{path}: cannot be read after {read:,} bytes: {error}") from None
         if rest:
@@ -93,7 +95,9 @@ def parquet_frames(pattern: str, columns: dict[str, Any], rows: int = 100_000) -
                 file = pq.ParquetFile(raw)
                 missing = [name for name in columns if name not in file.schema_arrow.names]
                 if missing:
-                    raise RecfoundError(f"{path}: has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}")
+                    raise RecfoundError(
+                        f"{path}: has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}"
+                    )
                 for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
                     frame = pl.DataFrame(batch)
                     yield frame.select(pl.col(name).cast(dtype, strict=False) for name, dtype in columns.items())
@@ -138,7 +142,7 @@ def json_lines(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list
 
 
 def text_lines(block: Block, encodings: tuple[str, ...] = ("utf-8", "latin-1")) -> pl.DataFrame:
-    """Return the non-empty lines of a block as columns `number` and `line`, decoded with the first encoding that fits."""
+    """Return the non-empty lines of a block, `number` and `line`, decoded with the first encoding that fits."""
     text = _decode(block.data, encodings)
     lines = pl.DataFrame({"line": text.split("\n")}).with_row_index("number", offset=block.first_line)
     return lines.with_columns(pl.col("line").str.strip_suffix("\r")).filter(pl.col("line") != "")
@@ -173,14 +177,21 @@ def csv_frame(block: Block, header: bytes, schema: dict[str, Any]) -> tuple[pl.D
         return pl.DataFrame(schema=schema), []
     try:
         raw = pl.read_csv(
-            io.BytesIO(data), has_header=False, new_columns=names, infer_schema=False, encoding="utf8-lossy", truncate_ragged_lines=True
+            io.BytesIO(data),
+            has_header=False,
+            new_columns=names,
+            infer_schema=False,
+            encoding="utf8-lossy",
+            truncate_ragged_lines=True,
         )
     except pl.exceptions.PolarsError as error:
         raise RecfoundError(f"{block.path}: after line {block.first_line}: not CSV: {error}") from None
     frame = raw.select(pl.col(name).str.strip_chars().cast(dtype, strict=False) for name, dtype in schema.items())
     broken = frame.with_row_index("row", offset=block.first_line + (block.first_line == 1))
     broken = broken.filter(pl.any_horizontal(pl.col(name).is_null() for name in schema))
-    return frame.drop_nulls(), [Unparsable(block.path, row, "a value is missing or of the wrong type") for row in broken["row"]]
+    return frame.drop_nulls(), [
+        Unparsable(block.path, row, "a value is missing or of the wrong type") for row in broken["row"]
+    ]
 
 
 def _csv_rows(text: str) -> Iterator[list[str]]:

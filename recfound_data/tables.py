@@ -37,7 +37,8 @@ TABLES: dict[str, dict[str, Any]] = {
     },
 }
 """interactions: `user_id` is a keyed hash, `timestamp` in seconds. items: raw text, cleaned when the catalogue is made.
-judgements: `grade` 3 exact, 2 substitute, 1 complement, 0 irrelevant; `split` is the corpus's own, null where it has none.
+judgements: `grade` 3 exact, 2 substitute, 1 complement, 0 irrelevant; `split` is the corpus's own, or
+null.
 """
 
 
@@ -53,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Terms:
-    """What a corpus's publisher says: official address, licence or terms, how to cite, and whether it may be passed on."""
+    """What a corpus's publisher says: official address, licence or terms, citation, whether it may be passed on."""
 
     title: str
     address: str

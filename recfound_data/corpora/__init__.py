@@ -27,7 +27,9 @@ def readers(recipe: DataRecipe, folder: Path, where: str) -> list[Reader]:
         place = f"{where}: corpora[{number}]"
         corpus = entry.get("corpus")
         if corpus not in CORPORA:
-            raise UsageError(f"{place}: unknown corpus {corpus!r}{nearest(str(corpus), CORPORA)}; known: {', '.join(CORPORA)}")
+            raise UsageError(
+                f"{place}: unknown corpus {corpus!r}{nearest(str(corpus), CORPORA)}; known: {', '.join(CORPORA)}"
+            )
         reader = parse(CORPORA[corpus], entry, place)
         paths = {key: resolve(value, folder, place) for key in reader.path_fields if (value := getattr(reader, key))}
         found.append(reader.model_copy(update=paths))

@@ -10,7 +10,13 @@ import polars as pl
 from recfound_data.sources import json_lines, line_blocks
 from recfound_data.tables import TABLES, Batch, People, Source, Terms
 
-_REVIEW = {"reviewerID": pl.String, "asin": pl.String, "overall": pl.Float32, "unixReviewTime": pl.Int64, "reviewText": pl.String}
+_REVIEW = {
+    "reviewerID": pl.String,
+    "asin": pl.String,
+    "overall": pl.Float32,
+    "unixReviewTime": pl.Int64,
+    "reviewText": pl.String,
+}
 _ITEM = {
     "asin": pl.String,
     "title": pl.String,
@@ -76,7 +82,7 @@ class AmazonReviews2018(Source):
 
     def _items(self, frame: pl.DataFrame) -> pl.DataFrame:
         prose = pl.concat_list(pl.col("feature", "description").fill_null([])).list.join(" ")
-        # The metadata's category list goes on into marketing lines ("No expiration, no fees."): names have no full stop.
+        # The category list goes on into marketing lines ("No expiration, no fees."); names have no full stop.
         named = pl.col("category").fill_null([]).list.filter(~pl.element().str.contains(r"[.!:]\s*$|^.{41,}"))
         levels = named.list.unique(maintain_order=True).list.head(4)
         return frame.select(
@@ -91,7 +97,10 @@ class AmazonReviews2018(Source):
 
 def _relations(frame: pl.DataFrame) -> pl.DataFrame:
     parts = [
-        frame.select(item_id=pl.col("asin"), other_id=pl.col(column)).explode("other_id").drop_nulls().with_columns(relation=pl.lit(column))
+        frame.select(item_id=pl.col("asin"), other_id=pl.col(column))
+        .explode("other_id")
+        .drop_nulls()
+        .with_columns(relation=pl.lit(column))
         for column in ("also_buy", "also_view")
     ]
     return pl.concat(parts).select(list(TABLES["relations"]))

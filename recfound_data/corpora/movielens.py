@@ -31,8 +31,9 @@ class MovieLens(Source):
     terms: ClassVar[Terms] = Terms(
         title="MovieLens",
         address="https://grouplens.org/datasets/movielens/",
-        licence="GroupLens terms: no commercial use without permission; redistribution under the same terms only for some releases",
-        citation="F. Maxwell Harper, Joseph A. Konstan. The MovieLens Datasets: History and Context. ACM TiiS 5(4), 2015.",
+        licence="GroupLens terms: no commercial use without permission; only some releases may be passed on",
+        citation="F. Maxwell Harper, Joseph A. Konstan. The MovieLens Datasets: History and Context. "
+        "ACM TiiS 5(4), 2015.",
         redistributable=False,
     )
 
@@ -42,7 +43,10 @@ class MovieLens(Source):
             rated = frame.filter(pl.col("rating").is_between(0.5, 5))
             dated = rated.filter(pl.col("timestamp") >= _FIRST_RATING)
             interactions = dated.select(
-                user_id=people.pseudonym(pl.col("userId")), item_id=pl.col("movieId"), rating=pl.col("rating"), timestamp=pl.col("timestamp")
+                user_id=people.pseudonym(pl.col("userId")),
+                item_id=pl.col("movieId"),
+                rating=pl.col("rating"),
+                timestamp=pl.col("timestamp"),
             )
             drops = {
                 "rating unparsable": len(bad),
@@ -86,8 +90,13 @@ def _colons(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list[Un
     if "title" in schema:
         parts = [parts[0], fields.list.slice(1, fields.list.len() - 2).list.join("::"), fields.list.get(-1)]
     enough = fields.list.len() >= last + 1
-    cast = [part.cast(dtype, strict=False).alias(name) for part, (name, dtype) in zip(parts, schema.items(), strict=True)]
+    cast = [
+        part.cast(dtype, strict=False).alias(name) for part, (name, dtype) in zip(parts, schema.items(), strict=True)
+    ]
     frame = lines.with_columns(enough.alias("enough"), *cast)
     good = pl.col("enough") & pl.all_horizontal(pl.col(name).is_not_null() for name in schema)
-    bad = [Unparsable(block.path, number, f"expected {len(schema)} fields between '::'") for number in frame.filter(~good)["number"]]
+    bad = [
+        Unparsable(block.path, number, f"expected {len(schema)} fields between '::'")
+        for number in frame.filter(~good)["number"]
+    ]
     return frame.filter(good).select(list(schema)), bad

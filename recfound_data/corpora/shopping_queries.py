@@ -83,7 +83,9 @@ class ShoppingQueries(Source):
             complete = frame.drop_nulls(["product_id", "product_locale"])
             wanted = self._locale(complete)
             colour = pl.concat_str([pl.lit("Colour: "), pl.col("product_color"), pl.lit(".")]).fill_null("")
-            prose = pl.concat_str([colour, pl.col("product_bullet_point", "product_description").fill_null("")], separator=" ")
+            prose = pl.concat_str(
+                [colour, pl.col("product_bullet_point", "product_description").fill_null("")], separator=" "
+            )
             items = wanted.select(
                 item_id=pl.concat_str([pl.col("product_locale"), pl.col("product_id")], separator="-"),
                 title=pl.col("product_title"),
@@ -92,7 +94,10 @@ class ShoppingQueries(Source):
                 brand=pl.col("product_brand"),
                 domain=self._domain(),
             )
-            drops = {"item without id": len(frame) - len(complete), "item of another locale": len(complete) - len(wanted)}
+            drops = {
+                "item without id": len(frame) - len(complete),
+                "item of another locale": len(complete) - len(wanted),
+            }
             yield Batch("items", items, drops)
 
     def _locale(self, frame: pl.DataFrame) -> pl.DataFrame:

@@ -21,8 +21,10 @@ EXACT, SUBSTITUTE = 3, 2
 
 
 def build(corpus: Corpus) -> Built:
-    """Return a sample for every exact match; negatives are products judged irrelevant or complements first,
-    then drawn from the unjudged ones."""
+    """Return a sample for every exact match.
+
+    Negatives are products judged irrelevant or complements first, then drawn from the unjudged ones.
+    """
     assert corpus.judgements is not None, "NEEDS names the table that build() is given"
     recipe, judged = corpus.recipe, _split(corpus.judgements, corpus)
     known_items = corpus.catalogue.select("item_id", "title_key", "domain")
@@ -43,8 +45,12 @@ def build(corpus: Corpus) -> Built:
     kept = kept.join(_judged_negatives(rows, usable, recipe.seed), on="id", how="left", maintain_order="left")
     both = pl.concat_list(pl.col("judged_ids").fill_null([]), "negative_ids").list.head(recipe.negatives)
     samples = embedding_rows(kept.with_columns(negative_ids=both), corpus, TASK, PHRASINGS)
-    queries = samples.select("split", query_id="anchor_id", task="task", text="anchor").unique("query_id", keep="first", maintain_order=True)
-    qrels = usable.select("split", "query_id", "item_id", "grade").join(queries.select("query_id"), on="query_id", how="semi", maintain_order="left")
+    queries = samples.select("split", query_id="anchor_id", task="task", text="anchor").unique(
+        "query_id", keep="first", maintain_order=True
+    )
+    qrels = usable.select("split", "query_id", "item_id", "grade").join(
+        queries.select("query_id"), on="query_id", how="semi", maintain_order="left"
+    )
     drops = {
         "judgement of an item that has no metadata": len(judged) - len(usable),
         "exact match repeated": len(usable.filter(pl.col("grade") == EXACT)) - len(exact),
@@ -64,20 +70,32 @@ def _split(judgements: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
     in_test = (official == "test").any().over("query_id")
     drawn = group_split(pl.col("query_id"), corpus.recipe, TASK)
     has_official = bool(words.select((official == "test").any()).item())
-    train = pl.when(drawn == "validation").then(pl.lit("validation")).otherwise(pl.lit("train")) if has_official else drawn
+    train = (
+        pl.when(drawn == "validation").then(pl.lit("validation")).otherwise(pl.lit("train")) if has_official else drawn
+    )
     words = words.with_columns(split=pl.when(in_test).then(pl.lit("test")).otherwise(train))
-    text = words.unique("query_id", keep="first", maintain_order=True).select("query_id", query=pl.col("query").str.strip_chars())
-    best = words.drop("query", "domain").sort("grade", descending=True, maintain_order=True).unique(["query_id", "item_id"], keep="first", maintain_order=True)
+    text = words.unique("query_id", keep="first", maintain_order=True).select(
+        "query_id", query=pl.col("query").str.strip_chars()
+    )
+    best = (
+        words.drop("query", "domain")
+        .sort("grade", descending=True, maintain_order=True)
+        .unique(["query_id", "item_id"], keep="first", maintain_order=True)
+    )
     return best.join(text, on="query_id", maintain_order="left").sort("query_id", "item_id")
 
 
 def _judged_negatives(rows: pl.DataFrame, judged: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Return `id` and `judged_ids`: products judged irrelevant to the sample's query, then its complements, each in drawn
-    order. A substitute is no negative: it answers the query, only not exactly."""
+    """Return `id` and `judged_ids`: products judged irrelevant to the query, then its complements, each in drawn order.
+
+    A substitute is no negative: it answers the query, only not exactly.
+    """
     keys = judged.select("query_id", "title_key", "item_id", "grade")
     answers = keys.filter(pl.col("grade") >= SUBSTITUTE).select("query_id", "title_key").unique()
     wrong = keys.join(answers, on=["query_id", "title_key"], how="anti", maintain_order="left")
     pairs = rows.select("id", "query_id").join(wrong, on="query_id", how="inner", maintain_order="left")
     pairs = pairs.sort("grade", maintain_order=True).unique(["id", "title_key"], keep="first", maintain_order=True)
-    pairs = pairs.with_columns(order=draw(seed, "judged", pl.col("id"), pl.col("item_id"))).sort("id", "grade", "order", "item_id")
+    pairs = pairs.with_columns(order=draw(seed, "judged", pl.col("id"), pl.col("item_id"))).sort(
+        "id", "grade", "order", "item_id"
+    )
     return pairs.group_by("id", maintain_order=True).agg(judged_ids="item_id")

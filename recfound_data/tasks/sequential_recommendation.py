@@ -54,7 +54,9 @@ def build(corpus: Corpus) -> Built:
 def _lettered(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     """Return `id`, `options` (item ids in drawn order) and `label` (the positive's letter)."""
     options = rows.select("id", "positive_id", item_id=pl.concat_list("positive_id", "negative_ids")).explode("item_id")
-    options = options.with_columns(order=draw(seed, "option", pl.col("id"), pl.col("item_id"))).sort("id", "order", "item_id")
+    options = options.with_columns(order=draw(seed, "option", pl.col("id"), pl.col("item_id"))).sort(
+        "id", "order", "item_id"
+    )
     options = options.with_columns(place=pl.int_range(pl.len()).over("id"))
     right = pl.col("place").filter(pl.col("item_id") == pl.col("positive_id")).first()
     letters = dict(enumerate(LETTERS))
@@ -64,8 +66,13 @@ def _lettered(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
 
 def _prompt(seed: int) -> pl.Expr:
     # A letter stands before its option, as people number choices; the answer is the letter alone.
-    lines = [pl.format("{}. {}", pl.lit(letter), pl.col("options").list.get(place)) for place, letter in enumerate(LETTERS)]
+    lines = [
+        pl.format("{}. {}", pl.lit(letter), pl.col("options").list.get(place)) for place, letter in enumerate(LETTERS)
+    ]
     history = pl.col("history").list.eval(pl.format("- {}", pl.element())).list.join("\n")
     return pl.format(
-        "{}\n\nChosen so far, latest first:\n{}\n\nOptions:\n{}", phrased(PHRASINGS, seed, pl.col("id")), history, pl.concat_str(lines, separator="\n")
+        "{}\n\nChosen so far, latest first:\n{}\n\nOptions:\n{}",
+        phrased(PHRASINGS, seed, pl.col("id")),
+        history,
+        pl.concat_str(lines, separator="\n"),
     )

@@ -25,20 +25,28 @@ def build(corpus: Corpus) -> Built:
     rows = target_rows(corpus)
     wanted = rows.select("id", "positive_id", owner="user_id")
     known = events.select("item_id", owner="user_id")
-    negatives = draw_negatives(wanted, known, ranked(corpus.catalogue, popularity(events)), recipe.negatives, recipe.seed)
+    negatives = draw_negatives(
+        wanted, known, ranked(corpus.catalogue, popularity(events)), recipe.negatives, recipe.seed
+    )
     kept = rows.join(negatives, on="id", how="inner", maintain_order="left")
     samples = embedding_rows(kept.with_columns(anchor_id=pl.col("user_id")), corpus, TASK, PHRASINGS)
-    queries = samples.select("split", query_id="anchor_id", task="task", text="anchor").unique(["split", "query_id"], keep="last", maintain_order=True)
-    liked = events.filter("liked").join(queries.select(user_id="query_id").unique(), on="user_id", how="semi", maintain_order="left")
+    queries = samples.select("split", query_id="anchor_id", task="task", text="anchor").unique(
+        ["split", "query_id"], keep="last", maintain_order=True
+    )
+    liked = events.filter("liked").join(
+        queries.select(user_id="query_id").unique(), on="user_id", how="semi", maintain_order="left"
+    )
     qrels = liked.select(split="period", query_id="user_id", item_id="item_id", grade=pl.lit(1, pl.Int8))
     return Built(samples, queries, qrels, {"target without enough negatives": len(rows) - len(kept)})
 
 
 def target_rows(corpus: Corpus) -> pl.DataFrame:
-    """Return a row a target: `id`, `split`, `user_id`, `position`, `positive_id`, `history` (item ids), `anchor` (their titles)."""
+    """Return targets: `id`, `split`, `user_id`, `position`, `positive_id`, `history` (item ids), `anchor` (titles)."""
     events = _events(corpus)
     chosen = targets(events, corpus.recipe).select("user_id", "position", "split", positive_id="item_id")
-    rows = chosen.join(histories(events, chosen, corpus.recipe.history.max_history), on=["user_id", "position"], how="inner")
+    rows = chosen.join(
+        histories(events, chosen, corpus.recipe.history.max_history), on=["user_id", "position"], how="inner"
+    )
     rows = rows.sort("user_id", "position")
     titles = looked_up(rows, "history", corpus.catalogue, "title")
     return rows.with_columns(
