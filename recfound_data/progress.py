@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from tqdm import tqdm
@@ -27,9 +28,10 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def advance(self, count: int = 1, **facts: str) -> None:
+    def advance(self, count: int = 1, facts: Mapping[str, str] | None = None) -> None:
         """Count `count` more steps; `facts` are shown beside the rate."""
         self._done += count
+        facts = facts or {}
         if self._bar is not None:
             self._bar.set_postfix(facts, refresh=False)
             self._bar.update(count)
@@ -39,10 +41,8 @@ class Progress:
             self._shown = now
             rate = self._done / max(now - self._started, 1e-9)
             left = (self._total - self._done) / max(rate, 1e-9)
-            said = ", ".join(f"{key} {value}" for key, value in facts.items())
-            say(
-                f"{self._what}: {self._done:,}/{self._total:,}, {rate:,.1f}/s, {left:,.0f} s left{', ' if said else ''}{said}"
-            )
+            said = "".join(f", {key} {value}" for key, value in facts.items())
+            say(f"{self._what}: {self._done:,}/{self._total:,}, {rate:,.1f}/s, {left:,.0f} s left{said}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

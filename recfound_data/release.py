@@ -380,3 +380,17 @@ class _Repository:
             409: "it exists already or another change is under way, look at the repository",
             412: "main has moved since the release began and was left as it is, look at what is new on it",
         }.get(status, "the hub refused the request")
+
+
+def describe(release: Release) -> str:
+    """Return what a release did, or would do, and the line that loads it."""
+    size = f"{len(release.uploaded)} files ({release.uploaded_bytes / 1e6:,.1f} MB) to send, {len(release.deleted)} to delete"
+    if release.dry_run:
+        found = "exists" if release.repo_exists else "would be created"
+        tag = "exists already: choose another version" if release.tag_exists else "would be set"
+        return f"dry run: {release.repo_id} {found}; {size}; the tag {release.version} {tag}"
+    loads = {
+        "dataset": f'load_dataset("{release.repo_id}", TASK, revision="{release.version}")',
+        "model": f'revision="{release.version}" of "{release.repo_id}"',
+    }
+    return f"{release.url}\ncommit {release.commit}, {size.replace(' to send', ' sent').replace(' to delete', ' deleted')}\n{loads[release.repo_type]}"

@@ -1,0 +1,50 @@
+"""One adapter for all tasks: TMoLE, its training, and what is made of it for stock libraries to load.
+
+Names are imported when they are first used: torch, transformers and PEFT take seconds, `import recfound_model` none.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recfound_model.adapter_config import TmoleConfig
+    from recfound_model.collapsing import collapse
+    from recfound_model.exporting import export_embedder, export_generator
+    from recfound_model.merging import merge_adapters
+    from recfound_model.routing import task_context
+    from recfound_model.tmole import add_tmole, load_tmole
+
+# No submodule may bear one of these names: importing it would put the module in the name's place.
+_HOMES = {
+    "TmoleConfig": "adapter_config",
+    "add_tmole": "tmole",
+    "collapse": "collapsing",
+    "export_embedder": "exporting",
+    "export_generator": "exporting",
+    "load_tmole": "tmole",
+    "merge_adapters": "merging",
+    "task_context": "routing",
+}
+
+__all__ = [
+    "TmoleConfig",
+    "add_tmole",
+    "collapse",
+    "export_embedder",
+    "export_generator",
+    "load_tmole",
+    "merge_adapters",
+    "task_context",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

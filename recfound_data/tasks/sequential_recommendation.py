@@ -36,7 +36,7 @@ def build(corpus: Corpus) -> Built:
     negatives = draw_negatives(wanted, known, items, len(LETTERS) - 1, recipe.seed)
     kept = rows.join(negatives, on="id", how="inner", maintain_order="left")
     kept = kept.join(_lettered(kept, recipe.seed), on="id", how="inner", maintain_order="left")
-    titled = corpus.catalogue.with_columns(title=shorten(pl.col("title"), _TITLE_CHARS))
+    titled = corpus.catalogue.with_columns(title=option_title(pl.col("title")))
     domains = corpus.catalogue.select("domain", positive_id="item_id")
     samples = kept.join(domains, on="positive_id", maintain_order="left").with_columns(
         history=looked_up(kept, "history", titled, "title"), options=looked_up(kept, "options", titled, "title")
@@ -49,6 +49,11 @@ def build(corpus: Corpus) -> Built:
         label_source=pl.lit("corpus"),
     )
     return Built(samples.select(*GENERATIVE, "split"), drops={"target without enough negatives": len(rows) - len(kept)})
+
+
+def option_title(title: pl.Expr) -> pl.Expr:
+    """Return a title as it stands in a history or an option."""
+    return shorten(title, _TITLE_CHARS)
 
 
 def _lettered(rows: pl.DataFrame, seed: int) -> pl.DataFrame:

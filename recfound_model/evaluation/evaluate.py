@@ -1,0 +1,244 @@
+"""`recfound model evaluate`: per-query scores of every task, their means with intervals, differences to another model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from recfound_data.errors import RecfoundError, UsageError
+from recfound_data.layout import canonical_json, replacing
+from recfound_data.samples import LETTERS
+from recfound_data.tasks import TASKS
+from recfound_data.tasks.sequential_recommendation import option_title
+from recfound_model.evaluation.intervals import Interval, bootstrap, paired_difference
+from recfound_model.evaluation.models import Chooser, Encoder, LanguageModel, Model, StockEmbedder, open_model
+from recfound_model.evaluation.ranking import METRICS, CatalogueRanking, load_rankings, rank_by_scores
+from recfound_model.training.streams import chosen_tasks, load_split, task_names
+
+RESULTS, TABLE, SCORES = "results.json", "results.md", "scores"
+BASELINES = ("random", "popularity")
+_QUERIES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task's scores: a row a query with `query_id`, `corpus` and the metrics; the tasks' own metrics in order."""
+
+    task: str
+    scores: pl.DataFrame
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of the metrics."""
+        return [name for name in self.scores.columns if name not in ("query_id", "corpus")]
+
+    def intervals(self, corpus: str | None = None) -> dict[str, Interval]:
+        """Return each metric's mean and interval, over all queries or those of one corpus."""
+        rows = self.scores if corpus is None else self.scores.filter(pl.col("corpus") == corpus)
+        return {name: bootstrap(rows[name].to_numpy()) for name in self.metrics}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was evaluated on what, and the results by task."""
+
+    model: str
+    data: str
+    split: str
+    results: dict[str, TaskResult]
+
+
+def evaluate(
+    model: str,
+    data: str,
+    out: str | Path | None = None,
+    *,
+    tasks: list[str] | None = None,
+    split: str = "test",
+    revision: str | None = None,
+    data_revision: str | None = None,
+    compare: str | Path | None = None,
+    most: int | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Evaluate a model on the tasks of a dataset and write the results.
+
+    Args:
+        model: an adapter, an export, a sentence-transformers model or a causal language model, by folder or repository;
+            or a baseline, `random` or `popularity`.
+        data: a dataset folder or repository.
+        out: folder for `results.json`, `results.md` and the scores of each query.
+        tasks: which tasks; all that model and data share where none are named.
+        split: of the dataset.
+        revision: of the model's repository.
+        data_revision: of the dataset's repository.
+        compare: the `out` of an earlier evaluation on the same data; paired differences to it are reported.
+        most: at most so many queries a task and corpus.
+        seed: of the random baseline.
+
+    Raises:
+        UsageError: a task is not in the data, or the model cannot do it.
+        RecfoundError: model or data cannot be read.
+    """
+    loaded, own = (None, None) if model in BASELINES else open_model(model, revision)
+    available = [name for name in task_names(data, data_revision) if _scored(name)]
+    wanted = chosen_tasks(tasks or [], available, data)
+    if not tasks:
+        wanted = [name for name in wanted if (own is None or name in own) and (loaded is None or _can(loaded, name))]
+    results = {}
+    for task in wanted:
+        if loaded is not None and not _can(loaded, task):
+            raise UsageError(f"{model}: an embedder cannot do {task}, a generative task")
+        if TASKS[task].kind == "embedding":
+            scores = _ranked(model, loaded, data, task, split, data_revision, most, seed)
+        else:
+            scores = _chosen(model, loaded, data, task, split, data_revision, most, seed)
+        results[task] = TaskResult(task, scores)
+    if not results:
+        raise UsageError(f"{model} and {data} have no task in common that can be evaluated")
+    evaluation = Evaluation(model, data, split, results)
+    if out is not None:
+        write_evaluation(evaluation, Path(out), None if compare is None else Path(compare))
+    return evaluation
+
+
+def _scored(task: str) -> bool:
+    return TASKS[task].kind == "embedding" or task == "sequential_recommendation"
+
+
+def _can(model: Model, task: str) -> bool:
+    return TASKS[task].kind == "embedding" or isinstance(model, LanguageModel)
+
+
+def _ranked(
+    name: str, model: Model | None, data: str, task: str, split: str, revision: str | None, most: int | None, seed: int
+) -> pl.DataFrame:
+    parts = []
+    for ranking in load_rankings(data, task, split, revision, most):
+        if model is None:
+            scores = _baseline_scores(name, ranking, seed)
+            parts.append(rank_by_scores(ranking, scores))
+            continue
+        encoder: Encoder = model
+        items = encoder.encode(task, "document", ranking.items)
+        queries = encoder.encode(task, "query", ranking.queries)
+        for first in range(0, len(queries), _QUERIES_AT_ONCE):
+            scores = queries[first : first + _QUERIES_AT_ONCE] @ items.T
+            parts.append(rank_by_scores(ranking, scores, first))
+    return pl.concat(parts).select("query_id", "corpus", *METRICS)
+
+
+def _baseline_scores(name: str, ranking: CatalogueRanking, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(len(ranking.queries), len(ranking.item_ids), generator=generator)
+    # Below one, the noise only breaks the ties between items that are as popular as each other.
+    return noise if name == "random" else torch.tensor(ranking.popularity).float() + 0.5 * noise
+
+
+def _chosen(
+    name: str, model: Model | None, data: str, task: str, split: str, revision: str | None, most: int | None, seed: int
+) -> pl.DataFrame:
+    samples = load_split(data, task, split, revision)
+    samples = samples.select(range(min(most, len(samples)))) if most else samples
+    labels = torch.tensor([LETTERS.index(label) for label in samples["label"]])
+    if model is None:
+        scores, valid = _baseline_letters(name, data, samples["corpus"], samples["options"], seed, revision)
+    else:
+        assert not isinstance(model, StockEmbedder)
+        chooser: Chooser = model
+        scores, valid = chooser.letter_scores(task, samples["prompt"], LETTERS)
+    hits = (scores.argmax(dim=1) == labels).double()
+    return pl.DataFrame(
+        {
+            "query_id": samples["id"],
+            "corpus": samples["corpus"],
+            "recall@1": hits.numpy(),
+            "answers with a letter": valid.double().numpy(),
+        }
+    )
+
+
+def _baseline_letters(
+    name: str, data: str, corpora: list[str], options: list[list[str]], seed: int, revision: str | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(len(options), len(LETTERS), generator=generator)
+    valid = torch.ones(len(options), dtype=torch.bool)
+    if name == "random":
+        return noise, valid
+    items = load_split(data, "items", "train", revision).to_polars().with_columns(option=option_title(pl.col("title")))
+    bought = load_split(data, "qrels", "train", revision).to_polars().group_by("item_id").len("popularity")
+    counts = items.join(bought, on="item_id").group_by("corpus", "option").agg(pl.col("popularity").sum())
+    popular = {(corpus, option): count for corpus, option, count in counts.iter_rows()}
+    scores = [
+        [popular.get((corpus, option), 0) for option in row] for corpus, row in zip(corpora, options, strict=True)
+    ]
+    return torch.tensor(scores).float() + 0.5 * noise, valid
+
+
+def write_evaluation(evaluation: Evaluation, out: Path, compare: Path | None = None) -> None:
+    """Write an evaluation's folder, whole or not at all.
+
+    Raises:
+        RecfoundError: `compare` is no evaluation, or one of other queries.
+    """
+    report: dict[str, object] = {"model": evaluation.model, "data": evaluation.data, "split": evaluation.split}
+    tasks = {}
+    for task, result in evaluation.results.items():
+        corpora = sorted(result.scores["corpus"].unique())
+        tasks[task] = {
+            "queries": len(result.scores),
+            "metrics": {name: asdict(interval) for name, interval in result.intervals().items()},
+            "corpora": {
+                corpus: {name: asdict(interval) for name, interval in result.intervals(corpus).items()}
+                for corpus in corpora
+            },
+        }
+        if compare is not None:
+            tasks[task]["difference"] = {name: asdict(found) for name, found in _differences(result, compare).items()}
+    report["tasks"] = tasks
+    if compare is not None:
+        report["compared_with"] = json.loads((compare / RESULTS).read_text(encoding="utf-8"))["model"]
+    with replacing(out, marker=RESULTS) as folder:
+        (folder / SCORES).mkdir()
+        for task, result in evaluation.results.items():
+            result.scores.write_parquet(folder / SCORES / f"{task}.parquet")
+        (folder / RESULTS).write_text(canonical_json(report), encoding="utf-8")
+        (folder / TABLE).write_text(results_table({evaluation.model: evaluation}), encoding="utf-8")
+
+
+def _differences(result: TaskResult, compare: Path) -> dict[str, Interval]:
+    path = compare / SCORES / f"{result.task}.parquet"
+    if not path.is_file():
+        raise RecfoundError(f"{compare}: holds no scores of {result.task}; evaluate that model with --out first")
+    other = pl.read_parquet(path)
+    both = result.scores.join(other, on=["query_id", "corpus"], suffix=" other")
+    if len(both) != len(result.scores) or len(both) != len(other):
+        raise RecfoundError(
+            f"{compare}: was evaluated on other queries of {result.task}; evaluate both on the same data"
+        )
+    return {
+        name: paired_difference(both[name].to_numpy(), both[f"{name} other"].to_numpy())
+        for name in result.metrics
+        if name in other.columns
+    }
+
+
+def results_table(evaluations: dict[str, Evaluation]) -> str:
+    """Return a Markdown table: a row a task and metric, a column an evaluation, each mean with its 95 % interval."""
+    lines = ["| task | metric | queries | " + " | ".join(evaluations) + " |"]
+    lines.append("|---|---|--:|" + "---|" * len(evaluations))
+    for task in TASKS:
+        having = [evaluation.results[task] for evaluation in evaluations.values() if task in evaluation.results]
+        for metric in having[0].metrics if having else []:
+            cells = []
+            for evaluation in evaluations.values():
+                result = evaluation.results.get(task)
+                cells.append("" if result is None else str(bootstrap(np.asarray(result.scores[metric]))))
+            lines.append(f"| {task} | {metric} | {len(having[0].scores)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"

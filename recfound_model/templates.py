@@ -1,0 +1,122 @@
+"""How samples become text and tokens: the one place that training, evaluation and export render from.
+
+Embedding tasks: a prompt, then the text. The prompt ends with a line break, which byte-level and sentence-piece
+tokenizers alike keep apart from what follows, so that the prompt's tokens can be left out of the pooling. Generative
+tasks: the base tokenizer's own chat template, or `CHAT_TEMPLATE` where it has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from recfound_data.errors import RecfoundError
+from recfound_data.tasks import BUILDERS
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+"""The fallback: a header line a message, its content, the end-of-sequence token."""
+
+DOCUMENT_PROMPT = "Item:\n"
+
+
+def query_prompt(instruction: str) -> str:
+    """Return what stands before an anchor."""
+    return f"Instruct: {instruction}\nQuery:\n"
+
+
+def task_prompts(task: str) -> dict[str, str]:
+    """Return the prompts `query` and `document` that an embedding task is evaluated and exported with.
+
+    They hold the canonical phrasing of the task's instruction; training sees all phrasings.
+    """
+    phrasings = BUILDERS[task].phrasings if task in BUILDERS else (f"Retrieve what fits, task {task}.",)
+    return {"query": query_prompt(phrasings[0]), "document": DOCUMENT_PROMPT}
+
+
+def with_defaults(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return the tokenizer ready for both kinds of task: a chat template, a padding token, padding on the right."""
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class EmbeddingInputs:
+    """A batch of texts: ids and masks [batch, tokens]; `pooled` is 1 on the tokens that the mean is taken over."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    pooled: Tensor
+
+
+def tokenize_texts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str], max_length: int
+) -> EmbeddingInputs:
+    """Tokenise texts, each after its prompt, exactly as sentence-transformers does with `include_prompt=False`.
+
+    Raises:
+        RecfoundError: `max_length` leaves no token after a prompt.
+    """
+    joined = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
+    batch = tokenizer(joined, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    lengths = {prompt: _prompt_length(tokenizer, prompt) for prompt in set(prompts)}
+    longest = max(lengths.values())
+    if longest >= max_length:
+        raise RecfoundError(f"a prompt has {longest} tokens and max_length is {max_length}: nothing is left to embed")
+    starts = torch.tensor([lengths[prompt] for prompt in prompts]).unsqueeze(1)
+    positions = torch.arange(batch["input_ids"].shape[1]).unsqueeze(0)
+    pooled = batch["attention_mask"] * (positions >= starts)
+    return EmbeddingInputs(batch["input_ids"], batch["attention_mask"], pooled)
+
+
+def _prompt_length(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:
+    ids = tokenizer(prompt)["input_ids"]
+    return len(ids) - (bool(ids) and ids[-1] in tokenizer.all_special_ids)
+
+
+def render_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
+    """Return the conversation as the model sees it before it answers."""
+    return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+
+def completion_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Mapping[str, str]], completion: Sequence[Mapping[str, str]]
+) -> tuple[list[int], list[int]]:
+    """Return the token ids of a rendered prompt and of what follows it, the end of the turn included.
+
+    They are tokenised apart, as they are at inference, where the model continues the prompt's tokens.
+
+    Raises:
+        RecfoundError: the chat template renders a conversation otherwise than its beginning.
+    """
+    begun = render_prompt(tokenizer, prompt)
+    whole = tokenizer.apply_chat_template([*prompt, *completion], tokenize=False)
+    if not whole.startswith(begun):
+        raise RecfoundError(
+            "the chat template changes a prompt once it is answered; training on completions needs one that does not"
+        )
+    answer = whole[len(begun) :].rstrip("\n")
+    first = tokenizer(begun, add_special_tokens=False)["input_ids"]
+    return first, tokenizer(answer, add_special_tokens=False)["input_ids"]
+
+
+def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: str) -> list[int]:
+    """Return the first token of each letter as an answer.
+
+    Raises:
+        RecfoundError: two letters share it.
+    """
+    ids = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in letters]
+    if len(set(ids)) != len(ids):
+        raise RecfoundError("the tokenizer begins two option letters with the same token")
+    return ids

@@ -1,0 +1,1 @@
+"""Training: recipes, streams of samples, the loop and its checkpoints."""

@@ -1,0 +1,111 @@
+"""A training recipe, and the `--set key=value` overrides of the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from recfound_data.errors import UsageError
+from recfound_data.recipe import Strict, parse, read_yaml
+
+
+class AdapterSettings(Strict):
+    """The sizes of the adapter; the defaults are the paper's."""
+
+    r: int = Field(default=16, ge=1)
+    alpha: int = Field(default=64, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    experts: dict[Literal["embedding", "shared", "generative"], int] = {"embedding": 2, "shared": 2, "generative": 2}
+    task_dim: int = Field(default=512, ge=1)
+    target_modules: list[str] | str = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+class TrainRecipe(Strict):
+    """All that `recfound model train` needs.
+
+    Attributes:
+        base: a folder, a repository on the Hub, or `nano`, which makes a small base from the dataset's own text.
+        revision: the base's branch, tag or commit.
+        data: a dataset folder or a repository on the Hub.
+        data_revision: the dataset's branch, tag or commit.
+        out: the run's folder.
+        tasks: the tasks to train on; all of the dataset's where none are named.
+        adapter: see `AdapterSettings`.
+        seed: seeds initialisation, order and dropout.
+        steps: optimizer steps.
+        embedding_batch: embedding samples a step, over all embedding tasks.
+        generative_batch: generative samples a step, over all generative tasks.
+        proportions: weight of a task inside its kind; the number of its training samples where not given.
+        negatives_per_pair: hard negatives of each pair that enter the batch, besides the other pairs' documents.
+        temperature: of the contrastive loss.
+        generative_weight: lambda of the joint objective.
+        learning_rate: its peak, reached after `warmup` of the steps, then linear to zero.
+        warmup: share of the steps.
+        weight_decay: of AdamW.
+        max_grad_norm: the gradient is clipped to it.
+        query_tokens: longest anchor, prompt included.
+        document_tokens: longest positive or negative, prompt included.
+        generative_tokens: longest prompt with its completion; longer prompts lose their beginning.
+        rows_per_forward: most generative rows in one forward pass.
+        precision: `bf16` runs the forward passes under autocast.
+        base_dtype: the type that the frozen base is held in.
+        gradient_checkpointing: recompute layers in the backward pass, for less memory.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    base: str
+    revision: str | None = None
+    data: str
+    data_revision: str | None = None
+    out: str
+    tasks: list[str] = []
+    adapter: AdapterSettings = AdapterSettings()
+    seed: int = 0
+    steps: int = Field(default=307, ge=1)
+    embedding_batch: int = Field(default=64, ge=0)
+    generative_batch: int = Field(default=32, ge=0)
+    proportions: dict[str, float] = {}
+    negatives_per_pair: int = Field(default=1, ge=0)
+    temperature: float = Field(default=0.02, gt=0)
+    generative_weight: float = Field(default=1.0, ge=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    warmup: float = Field(default=0.03, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    query_tokens: int = Field(default=256, ge=8)
+    document_tokens: int = Field(default=512, ge=8)
+    generative_tokens: int = Field(default=1024, ge=8)
+    rows_per_forward: int = Field(default=8, ge=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    base_dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = Field(default=100, ge=1)
+
+
+def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:
+    """Return the recipe in a YAML file, with `key=value` overrides applied; values are YAML, keys may be dotted.
+
+    Local paths are relative to the working directory, as in the shell that named the recipe.
+
+    Raises:
+        UsageError: the file, a key or a value is wrong.
+    """
+    data = read_yaml(Path(path))
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {override}: expected key=value")
+        _assign(data, key.split("."), yaml.safe_load(value), override)
+    return parse(TrainRecipe, data, str(path))
+
+
+def _assign(data: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    *parents, last = keys
+    for key in parents:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            raise UsageError(f"--set {override}: {key} is no group of keys")
+    data[last] = value
