@@ -133,6 +133,7 @@ def _model_commands(model: Any) -> None:
     evaluate.add_argument("--data-revision", help="of the dataset's repository")
     evaluate.add_argument("--compare", metavar="DIR", help="an earlier evaluation; report paired differences to it")
     evaluate.add_argument("--most", type=_positive, metavar="N", help="at most so many queries a task and corpus")
+    evaluate.add_argument("--max-length", type=_positive, metavar="N", help="truncate texts at so many tokens")
     evaluate.add_argument("--out", help="folder for results and the scores of each query")
     push = command(model, "push", _push_model, "release an adapter, embedder or generator on the Hub", _show_release)
     _release_options(push)
@@ -260,6 +261,7 @@ def _evaluate(options: argparse.Namespace) -> Any:
         data_revision=options.data_revision,
         compare=options.compare,
         most=options.most,
+        max_length=options.max_length,
     )
 
 

@@ -13,14 +13,14 @@ from recfound_model.templates import with_defaults
 
 
 def load_base(
-    name: str, revision: str | None = None, dtype: str = "float32"
+    name: str, revision: str | None = None, dtype: str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a causal language model and its tokenizer, from safetensors, without running code of the repository.
 
     Args:
         name: a folder or a repository on the Hub.
         revision: branch, tag or commit on the Hub.
-        dtype: `float32` or `bfloat16`.
+        dtype: `float32`, `bfloat16`, or `auto`: the one that it was saved in.
 
     Raises:
         RecfoundError: there is no such model, or it cannot be read.
@@ -30,7 +30,7 @@ def load_base(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=getattr(torch, dtype), use_safetensors=True
+            name, revision=revision, dtype=dtype if dtype == "auto" else getattr(torch, dtype), use_safetensors=True
         )
     except (OSError, ValueError, HfHubHTTPError) as error:
         first = " ".join(str(error).split())[:300]

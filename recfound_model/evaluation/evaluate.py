@@ -1,4 +1,4 @@
-"""`recfound model evaluate`: per-query scores of every task, their means with intervals, differences to another model."""
+"""`recfound model evaluate`: scores of every query, means with intervals, differences to another model."""
 
 from __future__ import annotations
 
@@ -64,6 +64,7 @@ def evaluate(
     data_revision: str | None = None,
     compare: str | Path | None = None,
     most: int | None = None,
+    max_length: int | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluate a model on the tasks of a dataset and write the results.
@@ -79,13 +80,14 @@ def evaluate(
         data_revision: of the dataset's repository.
         compare: the `out` of an earlier evaluation on the same data; paired differences to it are reported.
         most: at most so many queries a task and corpus.
+        max_length: tokens at which texts are truncated, if not at the length that the model carries.
         seed: of the random baseline.
 
     Raises:
         UsageError: a task is not in the data, or the model cannot do it.
         RecfoundError: model or data cannot be read.
     """
-    loaded, own = (None, None) if model in BASELINES else open_model(model, revision)
+    loaded, own = (None, None) if model in BASELINES else open_model(model, revision, max_length)
     available = [name for name in task_names(data, data_revision) if _scored(name)]
     wanted = chosen_tasks(tasks or [], available, data)
     if not tasks:

@@ -45,16 +45,23 @@ class Chooser(Protocol):
     def letter_scores(
         self, task: str, prompts: Sequence[Sequence[dict[str, str]]], letters: str
     ) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities [prompts, letters] of each letter coming next, and [prompts] bool: is one the likeliest
-        token of all."""
+        """Return log-probabilities [prompts, letters] of each letter coming next, and [prompts] bool.
+
+        The latter says whether one of the letters is the likeliest token of all.
+        """
         ...
 
 
 class StockEmbedder:
     """A sentence-transformers model, with the prompts that it carries."""
 
-    def __init__(self, source: str, revision: str | None = None) -> None:
-        self.model = SentenceTransformer(source, revision=revision)
+    def __init__(self, source: str, revision: str | None = None, max_length: int | None = None) -> None:
+        try:
+            self.model = SentenceTransformer(source, revision=revision)
+        except (OSError, ValueError, KeyError) as error:
+            raise RecfoundError(f"{source}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+        if max_length is not None:
+            self.model.max_seq_length = max_length
 
     def encode(self, task: str, side: str, texts: Sequence[str]) -> Tensor:  # noqa: ARG002  (one model, one task)
         """Return [texts, size], normalised."""
@@ -86,7 +93,7 @@ class LanguageModel:
             prompts = self.model.tmole_config.prompts.get(task, prompts)
         order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
         found: dict[int, Tensor] = {}
-        with Progress(f"{task} {side}s", len(texts)) as progress:
+        with Progress(f"{task}, {side} texts", len(texts)) as progress:
             for batch in _batches(order, [len(text) for text in texts], self.max_length):
                 inputs = tokenize_texts(
                     self.tokenizer, [prompts[side]] * len(batch), [texts[at] for at in batch], self.max_length
@@ -148,8 +155,12 @@ def _batches(order: list[int], characters: list[int], max_tokens: int) -> list[l
 Model = StockEmbedder | LanguageModel
 
 
-def open_model(source: str, revision: str | None = None) -> tuple[Model, list[str] | None]:
+def open_model(
+    source: str, revision: str | None = None, max_length: int | None = None
+) -> tuple[Model, list[str] | None]:
     """Return a model by folder or repository, and the tasks that it was made for, or None when it does not say.
+
+    Texts are truncated at `max_length` tokens; where none is given, at the length that the model carries, or 512.
 
     Raises:
         RecfoundError: it is nothing that can be evaluated.
@@ -160,15 +171,15 @@ def open_model(source: str, revision: str | None = None) -> tuple[Model, list[st
             raise RecfoundError(f"{source}: the adapter names no base model")
         base, tokenizer = load_base(config.base_model_name_or_path, config.revision)
         adapted = load_tmole(base, source, revision)
-        return LanguageModel(adapted, tokenizer, config.max_length), list(config.kinds)
+        return LanguageModel(adapted, tokenizer, max_length or config.max_length), list(config.kinds)
     tasks = None
     if (Path(source) / REPORT_FILE).is_file():
         tasks = [json.loads((Path(source) / REPORT_FILE).read_text(encoding="utf-8"))["task"]]
     if _has(source, "modules.json", revision):
-        return StockEmbedder(source, revision), tasks
+        return StockEmbedder(source, revision, max_length), tasks
     if _has(source, "config.json", revision):
         model, tokenizer = load_base(source, revision)
-        return LanguageModel(model, tokenizer, None), tasks
+        return LanguageModel(model, tokenizer, max_length), tasks
     raise RecfoundError(
         f"{source}: is no adapter, sentence-transformers model or causal language model (no {CONFIG_FILE}, modules.json "
         "or config.json); name such a folder, a repository (org/name), or the baseline random or popularity"
