@@ -154,13 +154,17 @@ def _positive(text: str) -> int:
     return number
 
 
-def _need_model_side() -> None:
+def _load_model_side() -> None:
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("peft") is None:
         raise UsageError("this command needs the model side; install it with: pip install 'recfound[model]'")
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
 
 
 def _demo(options: argparse.Namespace) -> Any:
-    _need_model_side()
+    _load_model_side()
     from recfound_model.demo import demo
 
     return demo(options.out, options.seed)
@@ -198,7 +202,7 @@ def _push_data(options: argparse.Namespace) -> Any:
 
 
 def _train(options: argparse.Namespace) -> Any:
-    _need_model_side()
+    _load_model_side()
     from recfound_model.training.loop import train
     from recfound_model.training.recipe import load_recipe
 
@@ -206,22 +210,25 @@ def _train(options: argparse.Namespace) -> Any:
 
 
 def _merge(options: argparse.Namespace) -> Any:
-    _need_model_side()
-    from recfound_model.merging import merge_adapters
+    _load_model_side()
+    from recfound_model.merging import NEEDS_BASE, initial_adapter, merge_adapters
 
+    base = options.base
+    if base is None and NEEDS_BASE[options.method]:
+        base = initial_adapter(options.adapters[0])
     merge_adapters(
         options.adapters,
         options.out,
         method=options.method,
         weights=options.weights,
-        base=options.base,
+        base=base,
         density=options.density,
     )
     return {"path": options.out}
 
 
 def _collapse(options: argparse.Namespace) -> Any:
-    _need_model_side()
+    _load_model_side()
     from recfound_model import TmoleConfig, collapse
 
     tasks = options.task or list(TmoleConfig.from_pretrained(options.adapter).kinds)
@@ -231,7 +238,7 @@ def _collapse(options: argparse.Namespace) -> Any:
 
 
 def _export(options: argparse.Namespace) -> Any:
-    _need_model_side()
+    _load_model_side()
     from recfound_model import TmoleConfig, export_embedder, export_generator
 
     kind, write = ("embedding", export_embedder) if options.to == "embedder" else ("generative", export_generator)
@@ -248,7 +255,7 @@ def _export(options: argparse.Namespace) -> Any:
 
 
 def _evaluate(options: argparse.Namespace) -> Any:
-    _need_model_side()
+    _load_model_side()
     from recfound_model.evaluation import evaluate
 
     return evaluate(
@@ -266,7 +273,7 @@ def _evaluate(options: argparse.Namespace) -> Any:
 
 
 def _push_model(options: argparse.Namespace) -> Any:
-    _need_model_side()
+    _load_model_side()
     from recfound_model.publishing import push_model
 
     return push_model(options.path, options.repo, options.version, private=options.private, dry_run=options.dry_run)

@@ -30,7 +30,7 @@ def push_dataset(
         version: X.Y.Z; its tag must not exist.
         private: create the repository as a private one.
         dry_run: change nothing, return what would happen.
-        allow_corpora: corpora that may be published although their terms are not known to allow it: the maintainer says so.
+        allow_corpora: corpora to publish although their terms are not known to allow it: the maintainer answers for it.
         token: of the Hub; by default the one that huggingface_hub finds.
 
     Raises:
@@ -42,14 +42,13 @@ def push_dataset(
     manifest = read_manifest(folder)
     unknown = [name for name in allow_corpora if name not in manifest["corpora"]]
     if unknown:
-        known = manifest["corpora"]
-        raise UsageError(
-            f"{folder}: holds no corpus {unknown[0]!r}{nearest(unknown[0], known)}; it has {', '.join(known)}"
-        )
+        known = ", ".join(manifest["corpora"])
+        hint = nearest(unknown[0], manifest["corpora"])
+        raise UsageError(f"{folder}: holds no corpus {unknown[0]!r}{hint}; it has {known}")
     if not manifest["user_key"]:
         raise RecfoundError(
-            f"{folder}: was built without a user key, so its user ids can be turned back; set {KEY_VARIABLE} to a secret "
-            "and build again"
+            f"{folder}: was built without a user key, so its user ids can be turned back; "
+            f"set {KEY_VARIABLE} to a secret and build again"
         )
     for label, corpus in manifest["corpora"].items():
         if not corpus["terms"]["redistributable"] and label not in allow_corpora:

@@ -383,14 +383,18 @@ class _Repository:
 
 
 def describe(release: Release) -> str:
-    """Return what a release did, or would do, and the line that loads it."""
-    size = f"{len(release.uploaded)} files ({release.uploaded_bytes / 1e6:,.1f} MB) to send, {len(release.deleted)} to delete"
+    """Return what a release did, or would do, for a person to read."""
+    size = f"{release.uploaded_bytes / 1e6:,.1f} MB"
     if release.dry_run:
-        found = "exists" if release.repo_exists else "would be created"
-        tag = "exists already: choose another version" if release.tag_exists else "would be set"
-        return f"dry run: {release.repo_id} {found}; {size}; the tag {release.version} {tag}"
-    loads = {
-        "dataset": f'load_dataset("{release.repo_id}", TASK, revision="{release.version}")',
-        "model": f'revision="{release.version}" of "{release.repo_id}"',
-    }
-    return f"{release.url}\ncommit {release.commit}, {size.replace(' to send', ' sent').replace(' to delete', ' deleted')}\n{loads[release.repo_type]}"
+        return "\n".join(
+            [
+                f"dry run, nothing was changed: {release.url}",
+                f"the repository {'exists' if release.repo_exists else 'would be created'}",
+                f"would send {len(release.uploaded)} files, {size}: {', '.join(release.uploaded) or 'none'}",
+                f"would delete {len(release.deleted)} files: {', '.join(release.deleted) or 'none'}",
+                f"the tag {release.version} "
+                + ("exists already: choose another version" if release.tag_exists else "would be set"),
+            ]
+        )
+    sent = f"{len(release.uploaded)} files sent, {size}, {len(release.deleted)} deleted"
+    return f'{release.url}\ncommit {release.commit}: {sent}; load it with revision="{release.version}"'

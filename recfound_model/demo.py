@@ -28,7 +28,7 @@ from recfound_data.shop import generate
 from recfound_data.tasks import TASKS
 from recfound_model.collapsing import collapse
 from recfound_model.evaluation import Evaluation, evaluate
-from recfound_model.evaluation.evaluate import results_table
+from recfound_model.evaluation.evaluate import TaskResult, results_table
 from recfound_model.exporting import export_embedder, export_generator
 from recfound_model.merging import merge_adapters
 from recfound_model.nano import nano_base
@@ -131,7 +131,7 @@ def _evaluations(folder: Path, data: str, seed: int) -> dict[str, Evaluation]:
         name: evaluate(model, data, folder / "evaluation" / name.replace(" ", "-"), seed=seed)
         for name, model in models.items()
     }
-    exported = {}
+    exported: dict[str, TaskResult] = {}
     for kind in ("embedder", "generator"):
         for path in sorted((folder / kind).iterdir()):
             one = evaluate(str(path), data, folder / "evaluation" / "exported" / path.name, tasks=[path.name])

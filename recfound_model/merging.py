@@ -82,6 +82,14 @@ def merge_adapters(
         write_adapter(out, readers[0].config, merged)
 
 
+def initial_adapter(adapter: str | Path) -> Path | None:
+    """The adapter as its run first drew it, for an adapter or checkpoint that still lies in its run's folder."""
+    folder = Path(adapter)
+    checkpoints = folder.parent if folder.parent.name == "checkpoints" else folder.parent / "checkpoints"
+    first = checkpoints / "step-000000"
+    return first if first.is_dir() else None
+
+
 def _checked_weights(
     adapters: Sequence[str | Path],
     method: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -51,6 +52,21 @@ class Evaluation:
     data: str
     split: str
     results: dict[str, TaskResult]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return means and intervals, over all queries and corpus by corpus, as JSON values."""
+        tasks = {}
+        for task, result in self.results.items():
+            corpora = sorted(result.scores["corpus"].unique())
+            tasks[task] = {
+                "queries": len(result.scores),
+                "metrics": {name: asdict(interval) for name, interval in result.intervals().items()},
+                "corpora": {
+                    corpus: {name: asdict(interval) for name, interval in result.intervals(corpus).items()}
+                    for corpus in corpora
+                },
+            }
+        return {"model": self.model, "data": self.data, "split": self.split, "tasks": tasks}
 
 
 def evaluate(
@@ -189,23 +205,15 @@ def write_evaluation(evaluation: Evaluation, out: Path, compare: Path | None = N
     Raises:
         RecfoundError: `compare` is no evaluation, or one of other queries.
     """
-    report: dict[str, object] = {"model": evaluation.model, "data": evaluation.data, "split": evaluation.split}
-    tasks = {}
-    for task, result in evaluation.results.items():
-        corpora = sorted(result.scores["corpus"].unique())
-        tasks[task] = {
-            "queries": len(result.scores),
-            "metrics": {name: asdict(interval) for name, interval in result.intervals().items()},
-            "corpora": {
-                corpus: {name: asdict(interval) for name, interval in result.intervals(corpus).items()}
-                for corpus in corpora
-            },
-        }
-        if compare is not None:
-            tasks[task]["difference"] = {name: asdict(found) for name, found in _differences(result, compare).items()}
-    report["tasks"] = tasks
+    report = evaluation.to_json()
     if compare is not None:
-        report["compared_with"] = json.loads((compare / RESULTS).read_text(encoding="utf-8"))["model"]
+        try:
+            report["compared_with"] = json.loads((compare / RESULTS).read_text(encoding="utf-8"))["model"]
+        except (OSError, ValueError, KeyError):
+            raise RecfoundError(f"{compare}: is no evaluation with a readable {RESULTS}") from None
+        for task, result in evaluation.results.items():
+            found = _differences(result, compare)
+            report["tasks"][task]["difference"] = {name: asdict(interval) for name, interval in found.items()}
     with replacing(out, marker=RESULTS) as folder:
         (folder / SCORES).mkdir()
         for task, result in evaluation.results.items():

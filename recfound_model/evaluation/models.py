@@ -74,7 +74,7 @@ class StockEmbedder:
 
 
 class LanguageModel:
-    """A causal language model, plain or with a native adapter: it encodes by pooled hidden states and scores letters."""
+    """A causal language model, plain or with a native adapter: it encodes texts and scores letters."""
 
     def __init__(
         self, model: PreTrainedModel | TmoleModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None
@@ -181,8 +181,8 @@ def open_model(
         model, tokenizer = load_base(source, revision)
         return LanguageModel(model, tokenizer, max_length), tasks
     raise RecfoundError(
-        f"{source}: is no adapter, sentence-transformers model or causal language model (no {CONFIG_FILE}, modules.json "
-        "or config.json); name such a folder, a repository (org/name), or the baseline random or popularity"
+        f"{source}: is no adapter, sentence-transformers model or causal language model: it has no {CONFIG_FILE}, "
+        "modules.json or config.json; name one, a repository (org/name), or a baseline: random, popularity"
     )
 
 
