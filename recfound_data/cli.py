@@ -95,7 +95,9 @@ def _data_commands(data: Any) -> None:
 def _model_commands(model: Any) -> None:
     train = command(model, "train", _train, "train one adapter on all tasks of a dataset", _show_train)
     train.add_argument("recipe", metavar="RECIPE.yaml")
-    train.add_argument("--set", action="append", default=[], metavar="key=value", help="override a key of the recipe")
+    train.add_argument(
+        "--set", action="extend", nargs="+", default=[], metavar="key=value", help="override keys of the recipe"
+    )
     train.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
     merge = command(model, "merge", _merge, "merge checkpoints of one run into one adapter", _show_path)
     merge.add_argument("adapters", nargs="+", metavar="ADAPTER")
@@ -109,7 +111,7 @@ def _model_commands(model: Any) -> None:
     merge.add_argument("--out", required=True, help="folder to write")
     collapse = command(model, "collapse", _collapse, "write each task as one standard LoRA adapter", _show_paths)
     collapse.add_argument("adapter", metavar="ADAPTER")
-    collapse.add_argument("--task", action="append", default=[], metavar="NAME", help="only this task; may be repeated")
+    collapse.add_argument("--task", action="extend", nargs="+", default=[], metavar="NAME", help="only these tasks")
     collapse.add_argument("--out", required=True, help="folder to write, with a folder a task")
     export = command(model, "export", _export, "write merged models that stock libraries load", _show_paths)
     export.add_argument("adapter", metavar="ADAPTER")
@@ -126,7 +128,7 @@ def _model_commands(model: Any) -> None:
     )
     evaluate.add_argument("model", metavar="MODEL")
     evaluate.add_argument("--data", required=True, metavar="DIR|ORG/NAME")
-    evaluate.add_argument("--task", action="append", default=[], metavar="NAME", help="only this task; may be repeated")
+    evaluate.add_argument("--task", action="extend", nargs="+", default=[], metavar="NAME", help="only these tasks")
     evaluate.add_argument("--protocol", default="full", choices=("full",), help="rank the whole catalogue")
     evaluate.add_argument("--split", default="test", choices=("validation", "test"))
     evaluate.add_argument("--revision", help="of the model's repository")
