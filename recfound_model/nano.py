@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jinja2 import Template
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional
@@ -61,8 +60,10 @@ def nano_base(data: str, seed: int = 0, size: NanoSize | None = None, revision: 
 
 
 def training_texts(data: str, revision: str | None = None) -> Iterator[str]:
-    """Yield the catalogue's texts and the training samples, rendered as they will be; nothing that is held out."""
-    chat = Template(CHAT_TEMPLATE)
+    """Yield the catalogue's texts and the embedding samples of training, as they will be rendered.
+
+    Prompts with options are left out: they are long, and of little use to a base that reads for a minute.
+    """
     for row in load_split(data, "items", "train", revision):
         yield DOCUMENT_PROMPT + row["text"]
     for task in task_names(data, revision):
@@ -70,9 +71,6 @@ def training_texts(data: str, revision: str | None = None) -> Iterator[str]:
             if TASKS[task].kind == "embedding":
                 title = row["positive"].split("\n", 1)[0]
                 yield f"{query_prompt(row['instruction'])}{row['anchor']}\n{DOCUMENT_PROMPT}{title}"
-            else:
-                turns = [*row["prompt"], *row["completion"]]
-                yield chat.render(messages=turns, eos_token=SPECIAL[0], add_generation_prompt=False)
 
 
 def make_nano_base(texts: list[str], out: Path, seed: int, size: NanoSize) -> None:

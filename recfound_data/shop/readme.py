@@ -12,6 +12,7 @@ corpora:
   - {{corpus: movielens, name: shop_films, ratings: movielens/ratings.csv, movies: movielens/movies.csv}}
   - {{corpus: shopping_queries, name: shop_queries, examples: shopping_queries/shopping_queries_dataset_examples.parquet, products: shopping_queries/shopping_queries_dataset_products.parquet}}
 tasks: [user2item, query2item, item2item, sequential_recommendation]
+history: {{train_targets_per_user: 4}}
 """  # noqa: E501
 
 _README = """\
