@@ -35,7 +35,9 @@ from recfound_model.nano import nano_base
 from recfound_model.training.loop import train
 from recfound_model.training.recipe import AdapterSettings, TrainRecipe
 
-REVIEWS = 10_000
+REVIEWS = 8_000
+QUERIES = 200  # of a task and corpus, at most
+MAX_LENGTH = 96
 BUDGET_SECONDS = 300
 
 
@@ -109,33 +111,34 @@ def demo_recipe(folder: Path, seed: int) -> TrainRecipe:
         data=str(folder / "dataset"),
         out=str(folder / "run"),
         seed=seed,
-        steps=90,
+        steps=100,
         adapter=AdapterSettings(target_modules="all-linear", task_dim=64, dropout=0.0),
-        embedding_batch=48,
-        generative_batch=8,
+        embedding_batch=64,
+        generative_batch=4,
         proportions={"user2item": 2, "query2item": 1, "item2item": 1},
         learning_rate=3e-3,
         temperature=0.05,
-        query_tokens=96,
-        document_tokens=64,
+        query_tokens=MAX_LENGTH,
+        document_tokens=40,
         generative_tokens=512,
-        checkpoint_every=45,
+        checkpoint_every=50,
     )
 
 
 def _evaluations(folder: Path, data: str, seed: int) -> dict[str, Evaluation]:
     """Return the columns of the table; the exported models are one a task, and together one column."""
+
+    def judge(model: str, place: str, tasks: list[str] | None = None) -> Evaluation:
+        out = folder / "evaluation" / place
+        return evaluate(model, data, out, tasks=tasks, most=QUERIES, max_length=MAX_LENGTH, seed=seed)
+
     models = {"random": "random", "popularity": "popularity", "untrained base": str(folder / "base")}
     models |= {"trained": str(folder / "run" / "adapter"), "merged": str(folder / "merged")}
-    found = {
-        name: evaluate(model, data, folder / "evaluation" / name.replace(" ", "-"), seed=seed)
-        for name, model in models.items()
-    }
+    found = {name: judge(model, name.replace(" ", "-")) for name, model in models.items()}
     exported: dict[str, TaskResult] = {}
     for kind in ("embedder", "generator"):
         for path in sorted((folder / kind).iterdir()):
-            one = evaluate(str(path), data, folder / "evaluation" / "exported" / path.name, tasks=[path.name])
-            exported |= one.results
+            exported |= judge(str(path), f"exported/{path.name}", [path.name]).results
     found["exported"] = Evaluation("exported", data, "test", exported)
     return found
 

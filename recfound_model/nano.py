@@ -37,7 +37,7 @@ class NanoSize:
     heads: int = 4
     intermediate: int = 512
     context: int = 512
-    steps: int = 400
+    steps: int = 350
     batch: int = 16
     tokens: int = 128
     learning_rate: float = 3e-3
@@ -66,11 +66,10 @@ def training_texts(data: str, revision: str | None = None) -> Iterator[str]:
     """
     for row in load_split(data, "items", "train", revision):
         yield DOCUMENT_PROMPT + row["text"]
-    for task in task_names(data, revision):
+    for task in (name for name in task_names(data, revision) if TASKS[name].kind == "embedding"):
         for row in load_split(data, task, "train", revision):
-            if TASKS[task].kind == "embedding":
-                title = row["positive"].split("\n", 1)[0]
-                yield f"{query_prompt(row['instruction'])}{row['anchor']}\n{DOCUMENT_PROMPT}{title}"
+            title = row["positive"].split("\n", 1)[0]
+            yield f"{query_prompt(row['instruction'])}{row['anchor']}\n{DOCUMENT_PROMPT}{title}"
 
 
 def make_nano_base(texts: list[str], out: Path, seed: int, size: NanoSize) -> None:
