@@ -37,7 +37,7 @@ class NanoSize:
     heads: int = 4
     intermediate: int = 512
     context: int = 512
-    steps: int = 350
+    steps: int = 300
     batch: int = 16
     tokens: int = 128
     learning_rate: float = 3e-3
