@@ -34,6 +34,7 @@ from recfound_data.layout import (
     replacing,
     schema_of,
     sha256,
+    write_parquet,
     write_split,
 )
 from recfound_data.people import UserKey
@@ -153,28 +154,30 @@ def _read_corpus(unit: _CorpusUnit) -> _Done:
             continue
         folder = tables.folder / batch.table
         folder.mkdir(parents=True, exist_ok=True)
-        batch.frame.write_parquet(folder / f"{parts[batch.table]:06d}.parquet")
+        write_parquet(batch.frame, folder / f"{parts[batch.table]:06d}.parquet")
         parts[batch.table] += 1
         rows += len(batch.frame)
     ready = unit.work / "ready" / label
     ready.mkdir(parents=True)
+    dropped = "".join(f"; {count:,} times {why}" for why, count in drops.items() if count)
     if not tables.has("items"):
-        raise RecfoundError(f"corpus {label!r} is empty: its files hold no item that can be used")
+        raise RecfoundError(f"corpus {label!r} is empty: its files hold no item that can be used{dropped}")
     if not (tables.has("interactions") or tables.has("judgements")):
-        raise RecfoundError(f"corpus {label!r} is empty: its files hold no interaction or judgement that can be used")
+        missing = "no interaction or judgement that can be used"
+        raise RecfoundError(f"corpus {label!r} is empty: its files hold {missing}{dropped}")
     catalogue, counted = make_catalogue(tables)
     drops.update(counted)
-    catalogue.write_parquet(ready / "catalogue.parquet")
+    write_parquet(catalogue, ready / "catalogue.parquet")
     if tables.has("interactions"):
         events, counted = make_events(tables, catalogue)
         drops.update(counted)
-        events.write_parquet(ready / "events.parquet")
+        write_parquet(events, ready / "events.parquet")
     for table, columns in (("relations", ("item_id", "other_id")), ("judgements", ("item_id",))):
         if tables.has(table):
             frame = tables.read(table).with_columns(
                 global_id(label, pl.col(column)).alias(column) for column in columns
             )
-            frame.write_parquet(ready / f"{table}.parquet")
+            write_parquet(frame, ready / f"{table}.parquet")
     shutil.rmtree(tables.folder)
     return _Done(label, rows, dict(drops), time.monotonic() - started)
 
@@ -194,7 +197,7 @@ def _make_task(unit: _TaskUnit) -> _Done:
     folder.mkdir(parents=True)
     for kind, frame in (("samples", built.samples), ("queries", built.queries), ("qrels", built.qrels)):
         if frame is not None and not frame.is_empty():
-            frame.write_parquet(folder / f"{kind}.parquet")
+            write_parquet(frame, folder / f"{kind}.parquet")
     return _Done(name, len(built.samples), built.drops, time.monotonic() - started)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from recfound_data.cleaning import SCRIPT_JUNK, clean, shorten, title_key
+from recfound_data.cleaning import SCRIPT_JUNK, clean, product_key, shorten
 from recfound_data.tables import TABLES, CorpusTables
 
 _TITLE_CHARS = 200
@@ -43,7 +43,7 @@ def make_catalogue(tables: CorpusTables) -> tuple[pl.DataFrame, dict[str, int]]:
         text=shorten(_text(), tables.recipe.item_text_chars),
         categories=pl.col("categories"),
         brand=pl.col("brand"),
-        title_key=title_key(pl.col("title")),
+        title_key=product_key(pl.col("title")),
     )
     return catalogue.sort("item_id"), drops
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from recfound_data.card import content_hash
-from recfound_data.cleaning import title_key
+from recfound_data.cleaning import product_key, title_key
 from recfound_data.errors import RecfoundError
 from recfound_data.layout import CARD, files_of, read_manifest, read_split, schema_of, sha256
 from recfound_data.people import EMAIL, PHONE
@@ -61,15 +61,19 @@ def check(path: str | Path) -> CheckReport:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    findings = [*_files(folder, manifest)]
-    if any(finding.rule in ("file missing", "file unreadable", "columns") for finding in findings):
-        return CheckReport(folder, 0, tuple(findings))  # the rules below read these files
+    findings = [*_header(folder, manifest)]
+    # The rules below read the files, which are opened only if they are the ones that were built.
+    unfit = [*_files(folder, manifest)] or [*_columns(folder, manifest)]
+    if unfit:
+        return CheckReport(folder, 0, (*findings, *unfit))
     frames = {config: _with_split(folder, config) for config in manifest["configs"]}
     rows = sum(len(frame) for frame in frames.values())
     findings += _counts(manifest, frames)
     findings += _people(frames)
-    items = frames.get("items", pl.DataFrame(schema=schema_of("items"))).with_columns(key=title_key(pl.col("title")))
+    items = frames.get("items", pl.DataFrame(schema=schema_of("items"))).with_columns(key=product_key(pl.col("title")))
     findings += _unique("item id repeated", "items", items, ["item_id"])
+    if "queries" in frames:
+        findings += _unique("query id repeated", "queries", frames["queries"], ["split", "query_id"])
     held_out: list[pl.DataFrame] = []
     for task in (name for name in frames if name in TASKS):
         findings += _unique("id repeated", task, frames[task], ["id"])
@@ -101,9 +105,7 @@ def _unique(rule: str, where: str, frame: pl.DataFrame, columns: list[str]) -> I
 
 
 def _files(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
-    """Files against the manifest, columns against the schema, the card's hashes against the files."""
-    if manifest["schema_version"] != SCHEMA_VERSION:
-        yield Finding("schema version", f"{manifest['schema_version']}, this package reads {SCHEMA_VERSION}", 1)
+    """Files against the manifest."""
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
@@ -113,6 +115,10 @@ def _files(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
     for path in sorted(folder.rglob("*.parquet")):
         if str(path.relative_to(folder)) not in manifest["files"]:
             yield Finding("file not in the manifest", str(path.relative_to(folder)), 1)
+
+
+def _columns(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    """Columns against the schema."""
     for config in manifest["configs"]:
         for path in files_of(folder, config):
             try:
@@ -124,10 +130,12 @@ def _files(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
                 yield Finding(
                     "columns", str(path.relative_to(folder)), 1, (f"found {found}", f"expected {schema_of(config)}")
                 )
-    yield from _card(folder, manifest)
 
 
-def _card(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+def _header(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    """The manifest's version, and the card's hashes against the manifest's."""
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        yield Finding("schema version", f"{manifest['schema_version']}, this package reads {SCHEMA_VERSION}", 1)
     try:
         header = yaml.safe_load((folder / CARD).read_text(encoding="utf-8").split("---")[1])
         described = {entry["config_name"]: entry["description"] for entry in header["configs"]}
@@ -141,10 +149,14 @@ def _card(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
 
 def _counts(manifest: dict[str, Any], frames: dict[str, pl.DataFrame]) -> Iterator[Finding]:
     for config, frame in frames.items():
-        expected = manifest["configs"][config]["splits"]
-        found = {"train": len(frame)} if config == "items" else dict(frame.group_by("split").len().iter_rows())
-        if found != expected:
-            yield Finding("rows differ from the manifest", config, 1, (f"found {found}", f"expected {expected}"))
+        frame = frame.with_columns(split=pl.lit("train")) if config == "items" else frame
+        entry = manifest["configs"][config]
+        found = {"splits": dict(frame.group_by("split").len().sort("split").iter_rows())}
+        if "corpora" in entry:
+            corpora = frame.partition_by("corpus", as_dict=True).items()
+            found["corpora"] = {name: dict(part.group_by("split").len().iter_rows()) for (name,), part in corpora}
+        if found != entry:
+            yield Finding("rows differ from the manifest", config, 1, (f"found {found}", f"expected {entry}"))
 
 
 def _people(frames: dict[str, pl.DataFrame]) -> Iterator[Finding]:
@@ -174,23 +186,27 @@ def _embedding(task: str, frame: pl.DataFrame, qrels: pl.DataFrame, items: pl.Da
     texts = items.select(
         positive_id="item_id", item_text="text", item_domain="domain", item_corpus="corpus", positive_key="key"
     )
-    joined = frame.join(texts, on="positive_id", how="left")
+    joined = frame.join(texts, on="positive_id", how="left").join(
+        items.select(anchor_id="item_id", anchor_key="key"), on="anchor_id", how="left"
+    )
     wrong = joined.filter(pl.col("item_text").is_null() | (pl.col("item_text") != pl.col("positive")))
     yield from _found("positive is not its item's text", task, wrong, "id", "positive_id")
     yield from _found(
         "empty text", task, frame.filter(pl.any_horizontal(pl.col("anchor", "positive", "negative") == "")), "id"
     )
     yield from _found(
-        "anchor is its own positive",
+        "anchor is the positive or its duplicate",
         task,
-        frame.filter(pl.col("anchor_id") == pl.col("positive_id")),
+        joined.filter(
+            (pl.col("anchor_id") == pl.col("positive_id")) | (pl.col("anchor_key") == pl.col("positive_key"))
+        ),
         "id",
         "positive_id",
     )
     counts = pl.col("negative_ids").list.len() != pl.col("more_negatives").list.len() + 1
     yield from _found("negatives and their ids differ in number", task, frame.filter(counts), "id")
     pairs = joined.select(
-        "id", "anchor_id", "positive_id", "positive_key", "item_domain", "item_corpus",
+        "id", "anchor_id", "anchor_key", "positive_id", "positive_key", "item_domain", "item_corpus",
         negative_id="negative_ids", negative_text=pl.concat_list(pl.concat_list("negative"), "more_negatives"),
     )  # fmt: skip
     pairs = pairs.filter(pl.col("negative_id").list.len() == pl.col("negative_text").list.len()).explode(
@@ -207,9 +223,8 @@ def _embedding(task: str, frame: pl.DataFrame, qrels: pl.DataFrame, items: pl.Da
     yield from _found("negative of another corpus or domain", task, pairs.filter(foreign), "id", "negative_id")
     same = (pl.col("negative_id") == pl.col("positive_id")) | (pl.col("key") == pl.col("positive_key"))
     yield from _found("negative is the positive or its duplicate", task, pairs.filter(same), "id", "negative_id")
-    yield from _found(
-        "negative is the anchor", task, pairs.filter(pl.col("negative_id") == pl.col("anchor_id")), "id", "negative_id"
-    )
+    own = (pl.col("negative_id") == pl.col("anchor_id")) | (pl.col("key") == pl.col("anchor_key"))
+    yield from _found("negative is the anchor or its duplicate", task, pairs.filter(own), "id", "negative_id")
     least = 2 if task == "query2item" else 1
     known = qrels.filter(pl.col("grade") >= least).select(anchor_id="query_id", negative_id="item_id").unique()
     yield from _found(
@@ -221,16 +236,16 @@ def _embedding(task: str, frame: pl.DataFrame, qrels: pl.DataFrame, items: pl.Da
         how="anti",
     )
     yield from _found("positive not in qrels of its split", task, unlisted, "id", "positive_id")
-    yield from _torn_groups(task, frame)
+    yield from _torn_groups(task, joined)
 
 
 def _torn_groups(task: str, frame: pl.DataFrame) -> Iterator[Finding]:
     """Groups that lie in more than one split. A user's history may, its targets may not: see `_leaked_targets`."""
     if task == "user2item":
         return
-    pair = pl.concat_list(
-        pl.min_horizontal("anchor_id", "positive_id"), pl.max_horizontal("anchor_id", "positive_id")
-    ).list.join(" ")
+    # Two offers of one product are one end of a pair.
+    ends = pl.min_horizontal("anchor_key", "positive_key"), pl.max_horizontal("anchor_key", "positive_key")
+    pair = pl.concat_str(["corpus", "domain", *ends], separator="|")
     words = pl.concat_str(["corpus", "domain", title_key(pl.col("anchor"))], separator="|")
     keys = {"item2item": {"pair of items": pair}, "query2item": {"query": words}}
     for what, key in {"group": pl.col("id").str.split("-").list.first(), **keys.get(task, {})}.items():
@@ -263,7 +278,7 @@ def _targets(task: str, frame: pl.DataFrame, items: pl.DataFrame) -> list[pl.Dat
         at = pl.col("label").replace_strict(
             {letter: place for place, letter in enumerate(LETTERS)}, default=None, return_dtype=pl.Int64
         )
-        named = frame.with_columns(key=title_key(pl.col("options").list.get(at, null_on_oob=True)))
+        named = frame.with_columns(key=product_key(pl.col("options").list.get(at, null_on_oob=True)))
     else:
         return []
     return [named.select("corpus", "key", "split", "task", "id", user=user)]
@@ -273,8 +288,7 @@ def _leaked_targets(found: list[pl.DataFrame]) -> Iterator[Finding]:
     """A user's held-out target that is a target of that user in another split, of any task."""
     if not found:
         return
-    # Options shorten long titles, so targets are compared by what they share of them.
-    targets = pl.concat(found).with_columns(pl.col("key").str.slice(0, 60))
+    targets = pl.concat(found)
     leaked = targets.filter(pl.col("split").n_unique().over("user", "corpus", "key") > 1).sort("user", "key", "split")
     yield from _found("leak: a user's target in more than one split", "all tasks", leaked, "task", "split", "id", "key")
 

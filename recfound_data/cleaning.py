@@ -14,6 +14,8 @@ _NUMERIC = {
 }
 _NAMED = {f"&{name}": text for name, text in html.entities.html5.items() if name.endswith(";")}
 ENTITIES = {**_NAMED, **_NUMERIC}
+OPTION_CHARS = 90
+"""The longest title of an item in a history or an option."""
 
 _SCRIPT = r"(?is)<(script|style)\b.*?</(script|style)\s*>|<!--.*?-->"
 _TAG = r"(?s)</?[a-zA-Z][^<>]*>"
@@ -40,6 +42,11 @@ def title_key(title: pl.Expr) -> pl.Expr:
     """
     key = title.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars()
     return pl.when(key == "").then(title).otherwise(key)
+
+
+def product_key(title: pl.Expr) -> pl.Expr:
+    """Return what two offers of one product share: titles that read the same as far as a list of options shows them."""
+    return title_key(shorten(title, OPTION_CHARS))
 
 
 def shorten(text: pl.Expr, chars: int) -> pl.Expr:

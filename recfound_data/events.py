@@ -25,7 +25,10 @@ def make_events(tables: CorpusTables, catalogue: pl.DataFrame) -> tuple[pl.DataF
     ones, from 0 in time order; null when not liked), `count` (of them), `period`.
     """
     raw = tables.read("interactions").select(list(TABLES["interactions"]))
-    raw = raw.with_columns(item_id=global_id(tables.corpus, pl.col("item_id")))
+    # The same user in two corpora is two: a query id names one history.
+    raw = raw.with_columns(
+        item_id=global_id(tables.corpus, pl.col("item_id")), user_id=stable_id(tables.corpus, pl.col("user_id"))
+    )
     once = raw.unique(maintain_order=True)
     order = ["user_id", "timestamp", "tie"]
     known = once.join(catalogue.select("item_id", "title_key"), on="item_id", how="inner", maintain_order="left")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,9 +37,20 @@ def write_split(folder: Path, name: str, frame: pl.DataFrame, rows_per_file: int
     for number in range(total):
         path = folder / f"{name}-{number:05d}-of-{total:05d}.parquet"
         part = frame.slice(number * rows_per_file, rows_per_file).rechunk()
-        part.write_parquet(path, compression="zstd", row_group_size=_ROW_GROUP)
+        write_parquet(part, path, compression="zstd", row_group_size=_ROW_GROUP)
         paths.append(path)
     return paths
+
+
+def write_parquet(frame: pl.DataFrame, path: Path, **options: Any) -> None:
+    """Write a frame; what polars makes of a full disk is raised as the OSError that it is."""
+    try:
+        frame.write_parquet(path, **options)
+    except pl.exceptions.PolarsError as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
 
 
 def sha256(path: Path) -> str:
@@ -67,8 +79,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise RecfoundError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(manifest, dict) or "configs" not in manifest or "schema_version" not in manifest:
-        raise RecfoundError(f"{path}: is no dataset manifest: it has no configs or schema_version")
+    keys = ("schema_version", "configs", "files", "corpora")
+    missing = [key for key in keys if not isinstance(manifest, dict) or key not in manifest]
+    if missing:
+        raise RecfoundError(f"{path}: is no dataset manifest: it has no {' and no '.join(missing)}")
     return manifest
 
 
@@ -106,7 +120,11 @@ def replacing(out: Path, marker: str = MANIFEST) -> Iterator[Path]:
         if out.exists():
             old = out.with_name(f".{out.name}.old-{os.getpid()}")
             out.rename(old)
-            partial.rename(out)
+            try:
+                partial.rename(out)
+            except OSError:
+                old.rename(out)
+                raise
             shutil.rmtree(old)
         else:
             partial.rename(out)

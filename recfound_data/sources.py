@@ -37,8 +37,13 @@ def expand(pattern: str) -> list[str]:
     """
     try:
         system, path = fsspec.core.url_to_fs(pattern)
-        found = sorted(system.glob(path)) if any(mark in path for mark in "*?[") else [path]
-        files = [system.unstrip_protocol(name) if "://" in pattern else name for name in found if system.isfile(name)]
+        if system.isfile(path):
+            return [pattern]
+        # Of `zip://*.csv::archive.zip` only the part before `::` is found again in the names that match.
+        inner, link, archive = pattern.partition("::")
+        url, chain = "://" in pattern, link + archive if "://" in inner else ""
+        found = sorted(system.glob(path)) if any(mark in path for mark in "*?[") else []
+        files = [system.unstrip_protocol(name) + chain if url else name for name in found if system.isfile(name)]
     except (OSError, ValueError, ImportError) as error:
         raise RecfoundError(f"{pattern}: cannot be opened: {error}") from None
     if not files:
@@ -101,8 +106,9 @@ def parquet_frames(pattern: str, columns: dict[str, Any], rows: int = 100_000) -
                 for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
                     frame = pl.DataFrame(batch)
                     yield frame.select(pl.col(name).cast(dtype, strict=False) for name, dtype in columns.items())
-        except pa.ArrowException as error:
-            raise RecfoundError(f"{path}: is not a readable Parquet file ({error}); download it again") from None
+        except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+            why = " ".join(str(error).split())
+            raise RecfoundError(f"{path}: is not a readable Parquet file ({why}); download it again") from None
         except OSError as error:
             raise RecfoundError(f"{path}: cannot be read: {error}") from None
 
@@ -120,25 +126,46 @@ def json_lines(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list
     """Return the objects of a block of JSON lines with the fields of `schema`, and the lines that are no objects.
 
     A field that is absent or of another type is null. The whole block is parsed at once; only a block that holds a
-    broken line is gone through line by line to find it.
+    broken line is halved until that line stands alone, so it changes nothing about how the others are read.
     """
-    bad: list[Unparsable] = []
-    try:
-        return pl.read_ndjson(io.BytesIO(block.data), schema=schema, ignore_errors=True), bad
-    except (pl.exceptions.PolarsError, UnicodeDecodeError):
-        pass
-    rows = []
-    for number, line in enumerate(block.data.split(b"\n"), block.first_line):
-        if not line.strip():
-            continue
+
+    def parse(data: bytes) -> pl.DataFrame | None:
+        if not data.strip():
+            return pl.DataFrame(schema=schema)
         try:
-            value = json.loads(line.decode("utf-8"))
-            if not isinstance(value, dict):
-                raise ValueError(f"expected an object, found {type(value).__name__}")
-            rows.append({name: value.get(name) for name in schema})
+            frame = pl.read_ndjson(io.BytesIO(data), schema=schema, ignore_errors=True)
+        except pl.exceptions.PolarsError:
+            return None
+        # What is no object, such as a list, is read as one without fields.
+        empty = frame.select(pl.all_horizontal(pl.all().is_null()).any()).item()
+        return None if empty and any(line.strip()[:1] not in (b"", b"{") for line in data.split(b"\n")) else frame
+
+    def fault(line: bytes) -> str:
+        try:
+            value = json.loads(line.strip().decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            bad.append(Unparsable(block.path, number, str(error)))
-    return pl.DataFrame(rows, schema=schema, strict=False, orient="row"), bad
+            return str(error)
+        return "no readable JSON" if isinstance(value, dict) else f"expected an object, found {type(value).__name__}"
+
+    return _sift(block, parse, fault)
+
+
+def _sift(
+    block: Block, parse: Callable[[bytes], pl.DataFrame | None], fault: Callable[[bytes], str]
+) -> tuple[pl.DataFrame, list[Unparsable]]:
+    """Return the rows of a block and its broken lines: those that `parse` refuses (None) when they stand alone."""
+    frame = parse(block.data)
+    if frame is not None:
+        return frame, []
+    lines = io.BytesIO(block.data).readlines()
+    if len(lines) == 1:
+        empty = parse(b"")
+        assert empty is not None, "no line is no broken line"
+        return empty, [Unparsable(block.path, block.first_line, fault(block.data))]
+    half = len(lines) // 2
+    first, bad = _sift(Block(block.path, block.first_line, b"".join(lines[:half])), parse, fault)
+    second, more = _sift(Block(block.path, block.first_line + half, b"".join(lines[half:])), parse, fault)
+    return pl.concat([first, second]), bad + more
 
 
 def text_lines(block: Block, encodings: tuple[str, ...] = ("utf-8", "latin-1")) -> pl.DataFrame:
@@ -158,7 +185,7 @@ def _decode(data: bytes, encodings: tuple[str, ...]) -> str:
 
 
 def csv_frame(block: Block, header: bytes, schema: dict[str, Any]) -> tuple[pl.DataFrame, list[Unparsable]]:
-    """Return the rows of a block of CSV with the columns of `schema`, and the rows in which a needed value is missing.
+    """Return the rows of a block of CSV with the columns of `schema`, and the lines in which a needed value is missing.
 
     Args:
         block: lines of the file; its first block still holds the header.
@@ -166,38 +193,40 @@ def csv_frame(block: Block, header: bytes, schema: dict[str, Any]) -> tuple[pl.D
         schema: the columns wanted, with their polars types; they may stand in any order, among others.
 
     Raises:
-        RecfoundError: the header lacks a column, or the block is not CSV.
+        RecfoundError: the header is no text or lacks a column.
     """
-    names = next(iter(_csv_rows(header.decode("utf-8-sig"))), [])
+    try:
+        names = next(iter(_csv_rows(header.decode("utf-8-sig"))), [])
+    except UnicodeDecodeError as error:
+        raise RecfoundError(
+            f"{block.path}: line 1: is no text ({error}); the name of a compressed file ends in .gz or .zst"
+        ) from None
     missing = [name for name in schema if name not in names]
     if missing:
         raise RecfoundError(f"{block.path}: line 1: has no column {missing[0]!r}; it has {', '.join(names)}")
-    data = block.data[len(header) :] if block.first_line == 1 else block.data
-    if not data.strip():
-        return pl.DataFrame(schema=schema), []
-    try:
-        raw = pl.read_csv(
-            io.BytesIO(data),
-            has_header=False,
-            new_columns=names,
-            infer_schema=False,
-            encoding="utf8-lossy",
-            truncate_ragged_lines=True,
-        )
-    except pl.exceptions.PolarsError as error:
-        raise RecfoundError(f"{block.path}: after line {block.first_line}: not CSV: {error}") from None
-    frame = raw.select(pl.col(name).str.strip_chars().cast(dtype, strict=False) for name, dtype in schema.items())
-    broken = frame.with_row_index("row", offset=block.first_line + (block.first_line == 1))
-    broken = broken.filter(pl.any_horizontal(pl.col(name).is_null() for name in schema))
-    return frame.drop_nulls(), [
-        Unparsable(block.path, row, "a value is missing or of the wrong type") for row in broken["row"]
-    ]
+
+    def parse(data: bytes) -> pl.DataFrame | None:
+        if not data.strip():
+            return pl.DataFrame(schema=schema)
+        try:
+            raw = pl.read_csv(
+                io.BytesIO(data),
+                has_header=False,
+                schema=dict.fromkeys(names, pl.String),
+                encoding="utf8-lossy",
+                truncate_ragged_lines=True,
+            )
+        except pl.exceptions.PolarsError:
+            return None
+        frame = raw.select(pl.col(name).str.strip_chars().cast(dtype, strict=False) for name, dtype in schema.items())
+        return None if sum(frame.null_count().row(0)) else frame
+
+    if block.first_line == 1:
+        block = Block(block.path, 2, block.data[len(header) :])
+    return _sift(block, parse, lambda _: "a value is missing or of the wrong type")
 
 
 def _csv_rows(text: str) -> Iterator[list[str]]:
     import csv
 
     yield from csv.reader(text.splitlines())
-
-
-Progress = Callable[[str], None]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import polars as pl
+from pydantic import Field
 
 from recfound_data.recipe import DataRecipe, Strict
 from recfound_data.sources import Unparsable
@@ -79,7 +80,7 @@ class Source(Strict):
     """What every corpus entry of a recipe has: its reader's name and the name it has in the dataset."""
 
     corpus: str
-    name: str = ""
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9_.\-]*$")
     domain: str = ""
 
     @property

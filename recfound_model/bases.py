@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from recfound_data.errors import RecfoundError
@@ -32,7 +33,7 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(
             name, revision=revision, dtype=dtype if dtype == "auto" else getattr(torch, dtype), use_safetensors=True
         )
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, HfHubHTTPError, SafetensorError) as error:
         first = " ".join(str(error).split())[:300]
         raise RecfoundError(f"base {name}: cannot be loaded: {first}") from None
     return model, with_defaults(tokenizer)

@@ -8,6 +8,7 @@ from recfound_data.errors import RecfoundError
 from recfound_data.release import Release, release_folder
 
 _MARKS = ("adapter_config.json", "modules.json", "config.json")
+_PICKLED = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 
 
 def push_model(
@@ -36,7 +37,7 @@ def push_model(
     folder = Path(path)
     if not any((folder / mark).is_file() for mark in _MARKS):
         raise RecfoundError(f"{folder}: is no model folder: it has none of {', '.join(_MARKS)}")
-    pickled = sorted(file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.pkl") for file in folder.rglob(pattern))
+    pickled = sorted(file.name for file in folder.rglob("*") if file.suffix in _PICKLED)
     if pickled:
         raise RecfoundError(f"{folder}: holds {pickled[0]}, which may be pickled code; save the weights as safetensors")
     return release_folder(

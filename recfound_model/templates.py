@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -110,13 +111,20 @@ def completion_ids(
     return first, tokenizer(answer, add_special_tokens=False)["input_ids"]
 
 
-def letter_ids(tokenizer: PreTrainedTokenizerBase, letters: str) -> list[int]:
-    """Return the first token of each letter as an answer.
+def letter_ids(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Mapping[str, str]], letters: str
+) -> tuple[list[int], list[int]]:
+    """Return the tokens that every answer to a prompt begins with, most often none, and then each letter's own.
+
+    They come from rendered answers, since that is what was trained: some chat templates put a space before an answer,
+    and a tokenizer may have one token for both or two.
 
     Raises:
-        RecfoundError: two letters share it.
+        RecfoundError: two letters cannot be told apart by one token.
     """
-    ids = [tokenizer(letter, add_special_tokens=False)["input_ids"][0] for letter in letters]
-    if len(set(ids)) != len(ids):
+    answers = [completion_ids(tokenizer, prompt, [{"role": "assistant", "content": letter}])[1] for letter in letters]
+    begun = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*answers, strict=False))]
+    ids = [token for answer in answers for token in answer[len(begun) : len(begun) + 1]]
+    if len(set(ids)) != len(letters):
         raise RecfoundError("the tokenizer begins two option letters with the same token")
-    return ids
+    return begun, ids

@@ -26,7 +26,7 @@ def readers(recipe: DataRecipe, folder: Path, where: str) -> list[Reader]:
     for number, entry in enumerate(recipe.corpora):
         place = f"{where}: corpora[{number}]"
         corpus = entry.get("corpus")
-        if corpus not in CORPORA:
+        if not isinstance(corpus, str) or corpus not in CORPORA:
             raise UsageError(
                 f"{place}: unknown corpus {corpus!r}{nearest(str(corpus), CORPORA)}; known: {', '.join(CORPORA)}"
             )

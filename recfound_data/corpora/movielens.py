@@ -13,6 +13,7 @@ from recfound_data.tables import Batch, People, Source, Terms
 _RATING = {"userId": pl.String, "movieId": pl.String, "rating": pl.Float32, "timestamp": pl.Int64}
 _FILM = {"movieId": pl.String, "title": pl.String, "genres": pl.String}
 _FIRST_RATING = 788_918_400  # 1995-01-01, the year MovieLens opened
+_LAST_RATING = 4_102_444_800  # 2100-01-01: a later time is none in seconds
 
 
 class MovieLens(Source):
@@ -41,7 +42,7 @@ class MovieLens(Source):
         """Yield interactions from the ratings, then items from the films."""
         for frame, bad in _rows(self.ratings, _RATING):
             rated = frame.filter(pl.col("rating").is_between(0.5, 5))
-            dated = rated.filter(pl.col("timestamp") >= _FIRST_RATING)
+            dated = rated.filter(pl.col("timestamp").is_between(_FIRST_RATING, _LAST_RATING))
             interactions = dated.select(
                 user_id=people.pseudonym(pl.col("userId")),
                 item_id=pl.col("movieId"),
@@ -85,11 +86,11 @@ def _colons(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list[Un
     lines = text_lines(block)
     fields = pl.col("line").str.split("::")
     # A film title may hold `::` itself: the first and last fields are fixed, what lies between is the title.
-    last = len(schema) - 1
     parts = [fields.list.get(i, null_on_oob=True) for i in range(len(schema))]
+    enough = fields.list.len() == len(schema)
     if "title" in schema:
+        enough = fields.list.len() >= len(schema)
         parts = [parts[0], fields.list.slice(1, fields.list.len() - 2).list.join("::"), fields.list.get(-1)]
-    enough = fields.list.len() >= last + 1
     cast = [
         part.cast(dtype, strict=False).alias(name) for part, (name, dtype) in zip(parts, schema.items(), strict=True)
     ]

@@ -82,7 +82,8 @@ class ShoppingQueries(Source):
         for frame in parquet_frames(self.products, _PRODUCT):
             complete = frame.drop_nulls(["product_id", "product_locale"])
             wanted = self._locale(complete)
-            colour = pl.concat_str([pl.lit("Colour: "), pl.col("product_color"), pl.lit(".")]).fill_null("")
+            named = pl.concat_str([pl.lit("Colour: "), pl.col("product_color"), pl.lit(".")])
+            colour = pl.when(pl.col("product_color") != "").then(named).otherwise(pl.lit(""))
             prose = pl.concat_str(
                 [colour, pl.col("product_bullet_point", "product_description").fill_null("")], separator=" "
             )

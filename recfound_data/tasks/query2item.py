@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from recfound_data.cleaning import title_key
+from recfound_data.cleaning import clean, title_key
 from recfound_data.identity import draw, sample_id, stable_id
 from recfound_data.negatives import draw_negatives, ranked
 from recfound_data.samples import Built, Corpus, embedding_rows, group_split
@@ -26,7 +26,9 @@ def build(corpus: Corpus) -> Built:
     Negatives are products judged irrelevant or complements first, then drawn from the unjudged ones.
     """
     assert corpus.judgements is not None, "NEEDS names the table that build() is given"
-    recipe, judged = corpus.recipe, _split(corpus.judgements, corpus)
+    recipe, cleaned = corpus.recipe, corpus.judgements.with_columns(query=clean(pl.col("query")))
+    worded = cleaned.filter(pl.col("query") != "")
+    judged = _split(worded, corpus)
     known_items = corpus.catalogue.select("item_id", "title_key", "domain")
     usable = judged.join(known_items, on="item_id", how="inner", maintain_order="left")
     exact = usable.filter(pl.col("grade") == EXACT).unique(["query_id", "title_key"], keep="first", maintain_order=True)
@@ -52,6 +54,7 @@ def build(corpus: Corpus) -> Built:
         queries.select("query_id"), on="query_id", how="semi", maintain_order="left"
     )
     drops = {
+        "judgement of a query without words": len(cleaned) - len(worded),
         "judgement of an item that has no metadata": len(judged) - len(usable),
         "exact match repeated": len(usable.filter(pl.col("grade") == EXACT)) - len(exact),
         "exact match without enough negatives": len(rows) - len(kept),
@@ -74,9 +77,7 @@ def _split(judgements: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
         pl.when(drawn == "validation").then(pl.lit("validation")).otherwise(pl.lit("train")) if has_official else drawn
     )
     words = words.with_columns(split=pl.when(in_test).then(pl.lit("test")).otherwise(train))
-    text = words.unique("query_id", keep="first", maintain_order=True).select(
-        "query_id", query=pl.col("query").str.strip_chars()
-    )
+    text = words.unique("query_id", keep="first", maintain_order=True).select("query_id", "query")
     best = (
         words.drop("query", "domain")
         .sort("grade", descending=True, maintain_order=True)

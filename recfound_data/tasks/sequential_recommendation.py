@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from recfound_data.cleaning import shorten
+from recfound_data.cleaning import OPTION_CHARS, shorten
 from recfound_data.events import popularity
 from recfound_data.identity import draw, sample_id
 from recfound_data.negatives import draw_negatives, ranked
@@ -19,7 +19,6 @@ PHRASINGS = (
     "Below are a user's choices and twenty candidates. Give the letter of the most likely next choice.",
     "Recommend the next item for this user by naming the letter of one option.",
 )
-_TITLE_CHARS = 90
 
 
 def build(corpus: Corpus) -> Built:
@@ -53,7 +52,7 @@ def build(corpus: Corpus) -> Built:
 
 def option_title(title: pl.Expr) -> pl.Expr:
     """Return a title as it stands in a history or an option."""
-    return shorten(title, _TITLE_CHARS)
+    return shorten(title, OPTION_CHARS)
 
 
 def _lettered(rows: pl.DataFrame, seed: int) -> pl.DataFrame:

@@ -94,15 +94,19 @@ def evaluate(
         split: of the dataset.
         revision: of the model's repository.
         data_revision: of the dataset's repository.
-        compare: the `out` of an earlier evaluation on the same data; paired differences to it are reported.
+        compare: the `out` of an earlier evaluation on the same data; paired differences to it are written.
         most: at most so many queries a task and corpus.
         max_length: tokens at which texts are truncated, if not at the length that the model carries.
         seed: of the random baseline.
 
     Raises:
-        UsageError: a task is not in the data, or the model cannot do it.
-        RecfoundError: model or data cannot be read.
+        UsageError: a task is not in the data, or the model cannot do it; `compare` without `out`.
+        RecfoundError: model or data cannot be read, or `compare` is no evaluation of the same queries.
     """
+    if compare is not None:
+        if out is None:
+            raise UsageError(f"differences to {compare} are written to `out`: name a folder for them")
+        _earlier(Path(compare), split)
     loaded, own = (None, None) if model in BASELINES else open_model(model, revision, max_length)
     available = [name for name in task_names(data, data_revision) if _scored(name)]
     wanted = chosen_tasks(tasks or [], available, data)
@@ -138,22 +142,29 @@ def _ranked(
 ) -> pl.DataFrame:
     parts = []
     for ranking in load_rankings(data, task, split, revision, most):
-        if model is None:
-            scores = _baseline_scores(name, ranking, seed)
-            parts.append(rank_by_scores(ranking, scores))
-            continue
-        encoder: Encoder = model
-        items = encoder.encode(task, "document", ranking.items)
-        queries = encoder.encode(task, "query", ranking.queries)
-        for first in range(0, len(queries), _QUERIES_AT_ONCE):
-            scores = queries[first : first + _QUERIES_AT_ONCE] @ items.T
+        noise = torch.Generator().manual_seed(seed)
+        if model is not None:
+            encoder: Encoder = model
+            items = encoder.encode(task, "document", ranking.items)
+            queries = encoder.encode(task, "query", ranking.queries)
+        for first in range(0, len(ranking.queries), _QUERIES_AT_ONCE):
+            rows = range(len(ranking.queries))[first : first + _QUERIES_AT_ONCE]
+            if model is None:
+                scores = _baseline_scores(name, ranking, len(rows), noise)
+            else:
+                scores = _finite(name, queries[rows.start : rows.stop] @ items.T)
             parts.append(rank_by_scores(ranking, scores, first))
     return pl.concat(parts).select("query_id", "corpus", *METRICS)
 
 
-def _baseline_scores(name: str, ranking: CatalogueRanking, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(len(ranking.queries), len(ranking.item_ids), generator=generator)
+def _finite(name: str, scores: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(scores).all():
+        raise RecfoundError(f"{name}: its scores are not finite; its weights are damaged, or its training diverged")
+    return scores
+
+
+def _baseline_scores(name: str, ranking: CatalogueRanking, queries: int, generator: torch.Generator) -> torch.Tensor:
+    noise = torch.rand(queries, len(ranking.item_ids), generator=generator)
     # Below one, the noise only breaks the ties between items that are as popular as each other.
     return noise if name == "random" else torch.tensor(ranking.popularity).float() + 0.5 * noise
 
@@ -162,7 +173,9 @@ def _chosen(
     name: str, model: Model | None, data: str, task: str, split: str, revision: str | None, most: int | None, seed: int
 ) -> pl.DataFrame:
     samples = load_split(data, task, split, revision)
-    samples = samples.select(range(min(most, len(samples)))) if most else samples
+    if most:
+        corpora = pl.DataFrame({"corpus": samples["corpus"]}).with_row_index()
+        samples = samples.select(corpora.group_by("corpus", maintain_order=True).head(most)["index"].sort().to_list())
     labels = torch.tensor([LETTERS.index(label) for label in samples["label"]])
     if model is None:
         scores, valid = _baseline_letters(name, data, samples["corpus"], samples["options"], seed, revision)
@@ -170,6 +183,7 @@ def _chosen(
         assert not isinstance(model, StockEmbedder)
         chooser: Chooser = model
         scores, valid = chooser.letter_scores(task, samples["prompt"], LETTERS)
+        scores = _finite(name, scores)
     hits = (scores.argmax(dim=1) == labels).double()
     return pl.DataFrame(
         {
@@ -190,7 +204,12 @@ def _baseline_letters(
     if name == "random":
         return noise, valid
     items = load_split(data, "items", "train", revision).to_polars().with_columns(option=option_title(pl.col("title")))
-    bought = load_split(data, "qrels", "train", revision).to_polars().group_by("item_id").len("popularity")
+    # Likes of users, not related items or judged products, which are qrels too.
+    users = load_split(data, "queries", "train", revision).to_polars().filter(pl.col("task") == "user2item")
+    liked = load_split(data, "qrels", "train", revision).to_polars().join(users, on="query_id", how="semi")
+    if liked.is_empty():
+        raise RecfoundError(f"{data}: has no user2item, and popularity counts what its users like")
+    bought = liked.group_by("item_id").len("popularity")
     counts = items.join(bought, on="item_id").group_by("corpus", "option").agg(pl.col("popularity").sum())
     popular = {(corpus, option): count for corpus, option, count in counts.iter_rows()}
     scores = [
@@ -207,10 +226,7 @@ def write_evaluation(evaluation: Evaluation, out: Path, compare: Path | None = N
     """
     report = evaluation.to_json()
     if compare is not None:
-        try:
-            report["compared_with"] = json.loads((compare / RESULTS).read_text(encoding="utf-8"))["model"]
-        except (OSError, ValueError, KeyError):
-            raise RecfoundError(f"{compare}: is no evaluation with a readable {RESULTS}") from None
+        report["compared_with"] = _earlier(compare, evaluation.split)
         for task, result in evaluation.results.items():
             found = _differences(result, compare)
             report["tasks"][task]["difference"] = {name: asdict(interval) for name, interval in found.items()}
@@ -220,6 +236,18 @@ def write_evaluation(evaluation: Evaluation, out: Path, compare: Path | None = N
             result.scores.write_parquet(folder / SCORES / f"{task}.parquet")
         (folder / RESULTS).write_text(canonical_json(report), encoding="utf-8")
         (folder / TABLE).write_text(results_table({evaluation.model: evaluation}), encoding="utf-8")
+
+
+def _earlier(folder: Path, split: str) -> str:
+    """Return the model of an earlier evaluation, which must be one on the same split."""
+    try:
+        report = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        model, other = str(report["model"]), report["split"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RecfoundError(f"{folder}: is no evaluation with a readable {RESULTS}") from None
+    if other != split:
+        raise RecfoundError(f"{folder}: was evaluated on {other}, and this is {split}; evaluate both on the same split")
+    return model
 
 
 def _differences(result: TaskResult, compare: Path) -> dict[str, Interval]:

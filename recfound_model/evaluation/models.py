@@ -13,7 +13,8 @@ from typing import Protocol
 
 import torch
 from huggingface_hub import file_exists
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,6 +24,7 @@ from recfound_data.progress import Progress
 from recfound_model.adapter_config import CONFIG_FILE, PEFT_TYPE, TmoleConfig
 from recfound_model.bases import load_base
 from recfound_model.exporting import REPORT_FILE
+from recfound_model.folders import fetch
 from recfound_model.objective import mean_pool
 from recfound_model.routing import task_context
 from recfound_model.templates import letter_ids, render_prompt, task_prompts, tokenize_texts
@@ -58,7 +60,7 @@ class StockEmbedder:
     def __init__(self, source: str, revision: str | None = None, max_length: int | None = None) -> None:
         try:
             self.model = SentenceTransformer(source, revision=revision)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise RecfoundError(f"{source}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
         if max_length is not None:
             self.model.max_seq_length = max_length
@@ -66,11 +68,12 @@ class StockEmbedder:
     def encode(self, task: str, side: str, texts: Sequence[str]) -> Tensor:  # noqa: ARG002  (one model, one task)
         """Return [texts, size], normalised."""
         encode = self.model.encode_query if side == "query" else self.model.encode_document
-        return (
-            encode(list(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False)
-            .float()
-            .cpu()
-        )
+        vectors = encode(list(texts), convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False)
+        if not vectors.any():
+            raise RecfoundError(
+                f"every {side} is a zero vector: {self.model.max_seq_length} tokens leave nothing after the prompt"
+            )
+        return vectors.float().cpu()
 
 
 class LanguageModel:
@@ -110,9 +113,10 @@ class LanguageModel:
         self, task: str, prompts: Sequence[Sequence[dict[str, str]]], letters: str
     ) -> tuple[Tensor, Tensor]:
         """Return [prompts, letters] log-probabilities and [prompts] whether a letter is the likeliest token."""
-        wanted = torch.tensor(letter_ids(self.tokenizer, letters), device=self.device)
+        begun, tokens = letter_ids(self.tokenizer, prompts[0], letters)
+        wanted = torch.tensor(tokens, device=self.device)
         texts = [render_prompt(self.tokenizer, prompt) for prompt in prompts]
-        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] + begun for text in texts]
         order = sorted(range(len(ids)), key=lambda at: -len(ids[at]))
         scores, valid = torch.empty(len(ids), len(letters)), torch.empty(len(ids), dtype=torch.bool)
         with Progress(task, len(ids)) as progress:
@@ -173,8 +177,8 @@ def open_model(
         adapted = load_tmole(base, source, revision)
         return LanguageModel(adapted, tokenizer, max_length or config.max_length), list(config.kinds)
     tasks = None
-    if (Path(source) / REPORT_FILE).is_file():
-        tasks = [json.loads((Path(source) / REPORT_FILE).read_text(encoding="utf-8"))["task"]]
+    if _has(source, REPORT_FILE, revision):
+        tasks = [json.loads(fetch(source, REPORT_FILE, revision).read_text(encoding="utf-8"))["task"]]
     if _has(source, "modules.json", revision):
         return StockEmbedder(source, revision, max_length), tasks
     if _has(source, "config.json", revision):
@@ -191,5 +195,6 @@ def _has(source: str, file: str, revision: str | None) -> bool:
         return (Path(source) / file).is_file()
     try:
         return file_exists(source, file, revision=revision)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise RecfoundError(f"{source}: is no folder here, and the Hub cannot be asked for it: {error}") from None
+    except (HTTPError, HFValidationError, OSError) as error:
+        first = " ".join(str(error).split())[:300]
+        raise RecfoundError(f"{source}: is no folder here, and the Hub cannot be asked for it: {first}") from None

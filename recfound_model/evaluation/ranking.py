@@ -2,7 +2,8 @@
 
 An item that is known to be a positive of the query in another split (a user's history, a pair seen in training) is
 taken out of the query's ranking, and so is the anchor itself: neither could be a right answer. What is left is ranked
-whole. The metrics are those of sentence-transformers' own evaluator, query by query.
+whole; of items with the same score, the first by id comes first. The metrics are those of sentence-transformers' own
+evaluator, query by query.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from torch import Tensor
 
 from recfound_data.errors import RecfoundError
-from recfound_data.samples import SPLITS
-from recfound_model.training.streams import load_split
+from recfound_model.training.streams import load_split, split_names
 
 METRICS = ("mrr@20", "ndcg@20", "recall@100")
 _DEPTH = 100
@@ -58,8 +58,7 @@ def load_rankings(
         raise RecfoundError(f"{data}: {task} has no query in {split}")
     graded = [
         load_split(data, "qrels", name, revision).to_polars().with_columns(split=pl.lit(name))
-        for name in SPLITS
-        if name == split or _has(data, "qrels", name, revision)
+        for name in split_names(data, "qrels", revision)
     ]
     qrels = pl.concat(graded).join(items.select("item_id", "corpus"), on="item_id")
     qrels = qrels.filter(pl.col("grade") > 0)
@@ -90,14 +89,6 @@ def load_rankings(
     return found
 
 
-def _has(data: str, config: str, split: str, revision: str | None) -> bool:
-    try:
-        load_split(data, config, split, revision)
-    except RecfoundError:
-        return False
-    return True
-
-
 def _sets(pairs: pl.DataFrame) -> dict[str, set[str]]:
     grouped = pairs.group_by("query_id").agg("item_id")
     return {query: set(items) for query, items in grouped.iter_rows()}
@@ -121,16 +112,31 @@ def rank_by_scores(ranking: CatalogueRanking, scores: Tensor, first: int = 0) ->
         out = [place[item] for item in ranking.known.get(query, set()) - ranking.relevant[query] if item in place]
         out += [place[query]] if query in place else []
         scores[row, out] = float("-inf")
-    top = torch.topk(scores, min(_DEPTH, scores.shape[1]), dim=1)
+    values, indices = _top(scores, min(_DEPTH, scores.shape[1]))
     rows = []
-    for query, values, indices in zip(ids, top.values.tolist(), top.indices.tolist(), strict=True):
+    for query, best, places in zip(ids, values.tolist(), indices.tolist(), strict=True):
         hits = [
             {"corpus_id": ranking.item_ids[at], "score": value}
-            for at, value in zip(indices, values, strict=True)
+            for at, value in zip(places, best, strict=True)
             if value != float("-inf")
         ]
         rows.append({"query_id": query, "corpus": ranking.corpus, **_metrics(query, hits, ranking.relevant[query])})
     return pl.DataFrame(rows)
+
+
+def _top(scores: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """Return values and places [queries, depth] of the highest scores; of equal ones, those of the first items.
+
+    Among the returned ones, the evaluator breaks ties by id. Which of several equal ones are the last to be returned,
+    `topk` leaves open, so those rows are sorted.
+    """
+    values, places = torch.topk(scores, depth, dim=1)
+    last = values[:, -1:]
+    torn = (scores == last).sum(dim=1) > (values == last).sum(dim=1)
+    if torn.any():
+        ordered = scores[torn].sort(dim=1, descending=True, stable=True)
+        values[torn], places[torn] = ordered.values[:, :depth], ordered.indices[:, :depth]
+    return values, places
 
 
 def _metrics(query: str, hits: list[dict[str, object]], relevant: set[str]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from recfound_data.errors import RecfoundError
@@ -47,7 +48,7 @@ def latest_checkpoint(run: Path) -> Path:
     """
     found = sorted(path for path in (run / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", path.name))
     if not found:
-        raise RecfoundError(f"{run}: has no checkpoint to resume from; train without --resume")
+        raise RecfoundError(f"{run}: has no checkpoint to resume from; remove it and train without --resume")
     return found[-1]
 
 
@@ -70,7 +71,7 @@ def load_checkpoint(
         moments = load_file(folder / _OPTIMIZER)
         cursors = {task: int(state["cursors"][task]) for task in streams}
         step = int(state["step"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RecfoundError(f"{folder}: cannot be resumed from: {error!r}") from None
     for name, parameter in model.adapter_tensors().items():
         found = {key: moments[f"{key}:{name}"] for key in _MOMENTS if f"{key}:{name}" in moments}

@@ -34,6 +34,7 @@ from recfound_model.training.streams import (
     chosen_tasks,
     known_positives,
     load_split,
+    seed_of,
     task_names,
 )
 
@@ -61,24 +62,26 @@ def train(recipe: TrainRecipe, resume: bool = False) -> TrainSummary:
     if not resume and run.exists() and any(run.iterdir()):
         raise UsageError(f"{run}: a run is there already; continue it with --resume or name another `out`")
     trainer = Trainer(recipe)
-    run.mkdir(parents=True, exist_ok=True)
-    written = recipe.model_dump(mode="json")
-    (run / "recipe.yaml").write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     first = 0
     if start is not None:
         first = load_checkpoint(start, trainer.model, trainer.optimizer, trainer.streams)
+        if first > recipe.steps:
+            raise UsageError(f"{run}: is at step {first} already, and the recipe has {recipe.steps} steps")
         _cut_back(run / METRICS, first)
         say(f"resuming at step {first}")
-    else:
+    run.mkdir(parents=True, exist_ok=True)
+    written = recipe.model_dump(mode="json")
+    (run / "recipe.yaml").write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+    if start is None:
         # The first checkpoint is the adapter as it was drawn: TIES and its kin merge what changed since.
         save_checkpoint(run, 0, trainer.model, trainer.optimizer, trainer.streams)
     return trainer.run(run, first)
 
 
 def _cut_back(metrics: Path, step: int) -> None:
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    metrics.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    """Keep the first `step` lines, one a step; the last one may be half a line where the run was killed."""
+    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
+    metrics.write_text("".join(lines[:step]), encoding="utf-8")
 
 
 class Trainer:
@@ -112,9 +115,12 @@ class Trainer:
             known_positives(qrels),
         )
         torch.manual_seed(recipe.seed)
-        model = add_tmole(base, self._adapter_config(name))
+        try:
+            model = add_tmole(base, self._adapter_config(name))
+        except ValueError as error:
+            raise UsageError(f"adapter: {' '.join(str(error).split())}") from None
         if recipe.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+            model.activation_checkpointing_enable()
         self.model: TmoleModel = model.to(self.accelerator.device).train()
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -134,7 +140,7 @@ class Trainer:
                 for task in self.kinds
                 if self.kinds[task] == kind
             }
-            if weights and total:
+            if total and any(weights.values()):
                 plan |= largest_remainder(weights, total)
         plan = {task: count for task, count in plan.items() if count}
         if not plan:
@@ -184,7 +190,7 @@ class Trainer:
         """
         recipe = self.recipe
         # Dropout is a function of seed and step alone, so that a resumed run draws what an uninterrupted one draws.
-        torch.manual_seed((recipe.seed << 32) + step)
+        torch.manual_seed(seed_of(recipe.seed, "step", step))
         rate = learning_rate(step, recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -211,7 +217,11 @@ class Trainer:
             total = self.completion_loss(part)
             self._backward(recipe.generative_weight * total / sum(supervised.values()), part.task, drawn, step)
             losses[part.task] += float(total.detach()) / supervised[part.task]
-        norm = self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm)
+        norm = float(self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm))
+        if not math.isfinite(norm):
+            raise RecfoundError(
+                f"step {step}: the gradient is not finite, although the losses are; lower learning_rate"
+            )
         self.optimizer.step()
         tokens = sum(batch.tokens for batch in contrastive) + sum(batch.tokens for batch in completions)
         return {
@@ -219,7 +229,7 @@ class Trainer:
             "losses": {task: round(loss, 6) for task, loss in losses.items()},
             "samples": dict(self.plan),
             "learning_rate": rate,
-            "grad_norm": round(float(norm or 0.0), 6),
+            "grad_norm": round(norm, 6),
             "tokens": tokens,
         }
 
@@ -227,7 +237,7 @@ class Trainer:
         if not torch.isfinite(loss):
             ids = ", ".join(row["id"] for row in drawn[task][:8])
             raise RecfoundError(
-                f"step {step}: the loss of {task} is {float(loss)}; its samples begin {ids}; lower learning_rate"
+                f"step {step}: the loss of {task} is {loss.item()}; its samples begin {ids}; lower learning_rate"
             )
         self.accelerator.backward(loss)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field
@@ -38,7 +38,8 @@ class TrainRecipe(Strict):
         steps: optimizer steps.
         embedding_batch: embedding samples a step, over all embedding tasks.
         generative_batch: generative samples a step, over all generative tasks.
-        proportions: weight of a task inside its kind; the number of its training samples where not given.
+        proportions: weight of a task inside its kind; the number of its training samples where not given. A task of
+            weight 0 is not trained.
         negatives_per_pair: hard negatives of each pair that enter the batch, besides the other pairs' documents.
         temperature: of the contrastive loss.
         generative_weight: lambda of the joint objective.
@@ -63,11 +64,11 @@ class TrainRecipe(Strict):
     out: str
     tasks: list[str] = []
     adapter: AdapterSettings = AdapterSettings()
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     steps: int = Field(default=307, ge=1)
     embedding_batch: int = Field(default=64, ge=0)
     generative_batch: int = Field(default=32, ge=0)
-    proportions: dict[str, float] = {}
+    proportions: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
     negatives_per_pair: int = Field(default=1, ge=0)
     temperature: float = Field(default=0.02, gt=0)
     generative_weight: float = Field(default=1.0, ge=0)
@@ -98,7 +99,11 @@ def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise UsageError(f"--set {override}: expected key=value")
-        _assign(data, key.split("."), yaml.safe_load(value), override)
+        try:
+            parsed = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
+            raise UsageError(f"--set {override}: the value is not valid YAML") from None
+        _assign(data, key.split("."), parsed, override)
     return parse(TrainRecipe, data, str(path))
 
 

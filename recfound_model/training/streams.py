@@ -5,6 +5,7 @@ A stream's order is a function of the seed, the task and the epoch, so a cursor 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from recfound_data.samples import CATALOGUE_CONFIGS
 from recfound_data.tasks import TASKS
 from recfound_model.templates import DOCUMENT_PROMPT, EmbeddingInputs, completion_ids, query_prompt, tokenize_texts
 
+_FAULTS = (FileNotFoundError, ValueError, ConnectionError, HfHubHTTPError, datasets.exceptions.DatasetsError)
+
 
 def load_split(data: str, config: str, split: str, revision: str | None = None) -> Dataset:
     """Return a split of a dataset folder or of a dataset on the Hub.
@@ -32,9 +35,22 @@ def load_split(data: str, config: str, split: str, revision: str | None = None) 
     try:
         datasets.disable_progress_bars()
         return load_dataset(data, config, split=split, revision=revision)
-    except (FileNotFoundError, ValueError, ConnectionError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+    except _FAULTS as error:
         first = str(error).strip().split("\n")[0]
         raise RecfoundError(f"{data}: {config}, {split}: cannot be loaded: {first}") from None
+
+
+def split_names(data: str, config: str, revision: str | None = None) -> list[str]:
+    """Return the splits that a configuration of a dataset has.
+
+    Raises:
+        RecfoundError: there is no such dataset or configuration, or it cannot be reached.
+    """
+    try:
+        return list(datasets.get_dataset_split_names(data, config, revision=revision))
+    except _FAULTS as error:
+        first = str(error).strip().split("\n")[0]
+        raise RecfoundError(f"{data}: {config}: cannot be read: {first}") from None
 
 
 def task_names(data: str, revision: str | None = None) -> list[str]:
@@ -47,12 +63,18 @@ def task_names(data: str, revision: str | None = None) -> list[str]:
         raise RecfoundError(f"{data}: no such dataset folder, and no name of a repository (org/name) either")
     try:
         names = datasets.get_dataset_config_names(data, revision=revision)
-    except (FileNotFoundError, ValueError, ConnectionError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+    except _FAULTS as error:
         raise RecfoundError(f"{data}: is no dataset that can be read: {str(error).strip().splitlines()[0]}") from None
     tasks = [name for name in names if name not in CATALOGUE_CONFIGS and name in TASKS]
     if not tasks:
         raise RecfoundError(f"{data}: has no task; its configurations are {', '.join(names)}")
     return sorted(tasks, key=list(TASKS).index)
+
+
+def seed_of(*parts: int | str) -> int:
+    """Return a seed that all parts have a say in: on the CPU, torch reads nothing but the lowest 32 bits of a seed."""
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
 
 
 class Stream:
@@ -69,8 +91,7 @@ class Stream:
         for _ in range(count):
             epoch, place = divmod(self.cursor, len(self.samples))
             if epoch != self._epoch:
-                names = sum(ord(letter) * 31**place for place, letter in enumerate(self.task)) % (1 << 31)
-                generator = torch.Generator().manual_seed((self.seed << 32) ^ (names + epoch))
+                generator = torch.Generator().manual_seed(seed_of(self.seed, self.task, epoch))
                 self._epoch, self._order = epoch, torch.randperm(len(self.samples), generator=generator)
             rows.append(self.samples[int(self._order[place])])
             self.cursor += 1
@@ -85,7 +106,7 @@ class ContrastiveBatch:
         anchors: the queries.
         documents: positives and negatives, each distinct item once.
         positives: [batch], where each anchor's positive stands among the documents.
-        excluded: [batch, documents], true where a document is another known positive of the anchor.
+        excluded: [batch, documents], true where a document is no negative of the anchor.
     """
 
     task: str
@@ -140,7 +161,6 @@ class Collator:
             texts |= dict(zip(row["negative_ids"], others, strict=False))
         ids = list(texts)
         place = {item: at for at, item in enumerate(ids)}
-        known = [self.known.get(row["anchor_id"], frozenset()) | {row["anchor_id"], row["positive_id"]} for row in rows]
         anchors = tokenize_texts(
             self.tokenizer,
             [query_prompt(row["instruction"]) for row in rows],
@@ -151,9 +171,19 @@ class Collator:
             self.tokenizer, [DOCUMENT_PROMPT] * len(ids), list(texts.values()), self.document_tokens
         )
         positives = torch.tensor([place[row["positive_id"]] for row in rows])
-        return ContrastiveBatch(
-            task, anchors, documents, positives, torch.tensor([[i in own for i in ids] for own in known])
-        )
+        twins: dict[str, set[str]] = {}
+        for item, text in texts.items():
+            twins.setdefault(text, set()).add(item)
+        right = [self._right(row) | twins[texts[row["positive_id"]]] for row in rows]
+        excluded = torch.tensor([[item in own for item in ids] for own in right])
+        return ContrastiveBatch(task, anchors, documents, positives, excluded)
+
+    def _right(self, row: Mapping[str, Any]) -> set[str]:
+        """Return the anchor and all that is known to be right for it, but not what the sample names as wrong.
+
+        A complement has a grade above zero, and is a negative all the same.
+        """
+        return {row["anchor_id"], *(self.known.get(row["anchor_id"], frozenset()) - set(row["negative_ids"]))}
 
     def completion(self, task: str, rows: list[dict[str, Any]]) -> CompletionBatch:
         """Return generative samples as one batch; a prompt that is too long loses its beginning.

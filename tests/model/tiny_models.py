@@ -17,19 +17,26 @@ CHAT_TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}\
 PROMPTS = {"query": "Find the product that is searched for:\n", "document": "A product:\n"}
 
 
-@cache
-def tokenizer() -> PreTrainedTokenizerFast:
+def byte_level(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE that puts <s> first, as Llama's do, and has no padding token, as many bases have none."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
-    inner.train_from_iterator([*PROMPTS.values(), "a running kettle of size"] * 4, trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    inner.train_from_iterator(texts, trainer)
     inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     wrapped = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")
     wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of `base_model`."""
+    return byte_level([*PROMPTS.values(), "a running kettle of size"] * 4, vocabulary=320)
 
 
 def base_model(seed: int = 0, **settings) -> LlamaForCausalLM:
@@ -37,10 +44,8 @@ def base_model(seed: int = 0, **settings) -> LlamaForCausalLM:
     torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = LlamaConfig(
-        **{**sizes, **settings},
+        **{"vocab_size": len(tokenizer()), "max_position_embeddings": 128, **sizes, **settings},
         num_key_value_heads=2,
-        vocab_size=len(tokenizer()),
-        max_position_embeddings=128,
         initializer_range=0.15,
         tie_word_embeddings=True,
         bos_token_id=0,
