@@ -5,10 +5,10 @@ A synthetic shop, a nano base of its own text, one adapter for four tasks, its e
 The budget, in seconds on two cores; a change that makes a step slower has to make another one faster:
 
     shop and dataset, with check   10
-    nano base                      70
+    nano base                      80
     train                         110
     merge, collapse, export        20
-    evaluate five models           80
+    evaluate six models            80
 """
 
 from __future__ import annotations

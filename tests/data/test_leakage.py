@@ -206,7 +206,7 @@ def test_a_query_of_both_official_splits_is_tested_alone(shop_copy: Path, tmp_pa
         row | {"query": f"{row['query'].upper()} !", "query_id": row["query_id"] + 10**6, "split": "train"}
         for row in tested
     ]
-    pq.write_table(pa.concat_tables([examples, pa.Table.from_pylist(again, schema=examples.schema)]), path)
+    pq.write_table(pa.concat_tables([pa.Table.from_pylist(again, schema=examples.schema), examples]), path)
     build(shop_copy / "recipe.yaml", tmp_path / "dataset", quiet=True)
     wanted = {words(row["query"]) for row in tested}
     found = {
