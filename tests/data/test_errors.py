@@ -319,7 +319,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0 or not shutil.which("mount"), reason="mounting needs root")
-@pytest.mark.parametrize("kilobytes", [16, 250, 600, 1400])
+@pytest.mark.parametrize("kilobytes", [16, 250, 600, 1000])
 def test_a_full_disk(shop: Shop, small_disk: Callable[[int], Path], kilobytes: int) -> None:
     shop.out = small_disk(kilobytes) / "dataset"
     said = shop.refusal(DAMAGED)

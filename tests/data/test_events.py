@@ -14,7 +14,7 @@ from recfound_data.events import histories, make_events, popularity, targets
 from recfound_data.recipe import DataRecipe, HistorySettings
 from recfound_data.tables import TABLES, CorpusTables
 
-SEEDS = range(6)
+SEEDS = range(4)
 SETTINGS = [
     {},
     {"min_history": 1, "train_targets_per_user": 3, "max_history": 4},
