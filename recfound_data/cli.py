@@ -44,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command."""
-    top = argparse.ArgumentParser(prog="recfound", description=__doc__.split("\n")[0])
+    top = argparse.ArgumentParser(
+        prog="recfound",
+        description="Recommendation corpora to one dataset, the dataset to models for all of its tasks.",
+    )
     top.add_argument("--version", action="version", version=f"recfound {version('recfound')}")
     groups = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     demo = command(groups, "demo", _demo, "build, train, merge, export and evaluate, small and offline", _show_demo)
@@ -286,7 +289,11 @@ def _show_demo(summary: Any) -> str:
 
 
 def _show_shop(summary: Any) -> str:
-    facts = [f"{value:,} {key.replace('_', ' ')}" for key, value in _plain(summary).items() if isinstance(value, int)]
+    facts = [
+        f"{value:,} {key.replace('_', ' ')}"
+        for key, value in _plain(summary).items()
+        if key != "seed" and isinstance(value, int)
+    ]
     return f"{summary.out}: " + ", ".join(facts)
 
 
