@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from recfound_data.errors import RecfoundError, UsageError
@@ -138,7 +139,7 @@ def _merged_base(
     try:
         model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype="auto", use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError, HfHubHTTPError) as error:
+    except (OSError, ValueError, HfHubHTTPError, SafetensorError) as error:
         raise RecfoundError(f"the base model {source} cannot be loaded: {error}") from error
     head = model.get_output_embeddings()
     written_dtype = target_dtype or model.dtype
