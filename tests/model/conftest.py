@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from tiny_models import base_model, byte_level
 
@@ -15,6 +16,15 @@ from recfound_data.layout import read_split
 from recfound_data.shop import generate
 from recfound_data.tasks import BUILDERS
 from recfound_model.templates import DOCUMENT_PROMPT, query_prompt
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bytes are compared between processes, and sums depend on how many threads share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
