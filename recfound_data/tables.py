@@ -6,7 +6,6 @@ are fixed here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -62,18 +61,6 @@ class Terms:
     licence: str
     citation: str
     redistributable: bool
-
-
-class CorpusReader(Protocol):
-    """A corpus in its published format; the options of its recipe entry are the fields of the class."""
-
-    corpus: str
-    name: str
-    terms: Terms
-
-    def batches(self, people: People) -> Iterator[Batch]:
-        """Yield the corpus's tables in batches, in the order of its files."""
-        ...
 
 
 class Source(Strict):

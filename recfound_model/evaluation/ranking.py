@@ -8,6 +8,8 @@ evaluator, query by query.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import polars as pl
@@ -16,7 +18,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from torch import Tensor
 
 from recfound_data.errors import RecfoundError
-from recfound_model.training.streams import load_split, split_names
+from recfound_model.training.streams import known_positives, load_split, split_names
 
 METRICS = ("mrr@20", "ndcg@20", "recall@100")
 _DEPTH = 100
@@ -39,8 +41,8 @@ class CatalogueRanking:
     queries: list[str]
     item_ids: list[str]
     items: list[str]
-    relevant: dict[str, set[str]]
-    known: dict[str, set[str]]
+    relevant: Mapping[str, AbstractSet[str]]
+    known: Mapping[str, AbstractSet[str]]
     popularity: list[int]
 
 
@@ -81,17 +83,12 @@ def load_rankings(
                 queries=here["text"].to_list(),
                 item_ids=catalogue["item_id"].to_list(),
                 items=catalogue["text"].to_list(),
-                relevant=_sets(part),
-                known=_sets(known.filter(pl.col("corpus") == corpus)),
+                relevant=known_positives(part),
+                known=known_positives(known.filter(pl.col("corpus") == corpus)),
                 popularity=catalogue["popularity"].fill_null(0).to_list(),
             )
         )
     return found
-
-
-def _sets(pairs: pl.DataFrame) -> dict[str, set[str]]:
-    grouped = pairs.group_by("query_id").agg("item_id")
-    return {query: set(items) for query, items in grouped.iter_rows()}
 
 
 def rank_by_scores(ranking: CatalogueRanking, scores: Tensor, first: int = 0) -> pl.DataFrame:
@@ -139,7 +136,7 @@ def _top(scores: Tensor, depth: int) -> tuple[Tensor, Tensor]:
     return values, places
 
 
-def _metrics(query: str, hits: list[dict[str, object]], relevant: set[str]) -> dict[str, float]:
+def _metrics(query: str, hits: list[dict[str, object]], relevant: AbstractSet[str]) -> dict[str, float]:
     evaluator = InformationRetrievalEvaluator(
         queries={query: ""},
         corpus={},

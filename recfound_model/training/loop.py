@@ -101,18 +101,16 @@ class Trainer:
         if name == "nano":
             name = str(nano_base(recipe.data, recipe.seed, revision=recipe.data_revision))
         base, tokenizer = load_base(name, recipe.revision, recipe.base_dtype)
-        qrels = (
-            load_split(recipe.data, "qrels", "train", recipe.data_revision)
-            if "embedding" in self.kinds.values()
-            else []
-        )
+        known = {}
+        if "embedding" in self.kinds.values():
+            known = known_positives(load_split(recipe.data, "qrels", "train", recipe.data_revision).to_polars())
         self.collator = Collator(
             tokenizer,
             recipe.query_tokens,
             recipe.document_tokens,
             recipe.generative_tokens,
             recipe.negatives_per_pair,
-            known_positives(qrels),
+            known,
         )
         torch.manual_seed(recipe.seed)
         try:

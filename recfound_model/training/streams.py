@@ -6,12 +6,13 @@ A stream's order is a function of the seed, the task and the epoch, so a cursor 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
+import polars as pl
 import torch
 from datasets import Dataset, load_dataset
 from huggingface_hub.errors import HfHubHTTPError
@@ -210,13 +211,14 @@ class Collator:
         return CompletionBatch(task, ids, mask, supervised)
 
 
-def known_positives(qrels: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[str]]:
-    """Return all items with a grade above zero of each query: never a negative of it, whatever the grade."""
-    found: dict[str, set[str]] = {}
-    for row in qrels:
-        if row["grade"] > 0:
-            found.setdefault(row["query_id"], set()).add(row["item_id"])
-    return {query: frozenset(items) for query, items in found.items()}
+def known_positives(qrels: pl.DataFrame) -> dict[str, frozenset[str]]:
+    """Return all items with a grade above zero of each query: never a negative of it, whatever the grade.
+
+    Args:
+        qrels: `query_id`, `item_id`, `grade`.
+    """
+    grouped = qrels.filter(pl.col("grade") > 0).group_by("query_id").agg("item_id")
+    return {query: frozenset(items) for query, items in grouped.iter_rows()}
 
 
 def chosen_tasks(wanted: list[str], available: list[str], data: str) -> list[str]:

@@ -108,12 +108,14 @@ def test_a_batch_holds_each_document_once_and_only_the_wanted_negatives(collate)
 
 def test_documents_known_as_positive_of_an_anchor_are_no_negatives_of_it(collate):
     known = known_positives(
-        [
-            {"query_id": "a", "item_id": "q", "grade": 3},  # the positive of the other row
-            {"query_id": "a", "item_id": "m", "grade": 1},  # the other row's hard negative: right, if not exact
-            {"query_id": "a", "item_id": "n", "grade": 0},  # judged, and wrong
-            {"query_id": "a", "item_id": "elsewhere", "grade": 3},
-        ]
+        pl.DataFrame(
+            [
+                {"query_id": "a", "item_id": "q", "grade": 3},  # the positive of the other row
+                {"query_id": "a", "item_id": "m", "grade": 1},  # the other row's hard negative: right, if not exact
+                {"query_id": "a", "item_id": "n", "grade": 0},  # judged, and wrong
+                {"query_id": "a", "item_id": "elsewhere", "grade": 3},
+            ]
+        )
     )
     assert known == {"a": frozenset({"q", "m", "elsewhere"})}
     _, _, excluded = collate([row("a", "p", "n"), row("b", "q", "m")], known)
@@ -121,7 +123,7 @@ def test_documents_known_as_positive_of_an_anchor_are_no_negatives_of_it(collate
 
 
 def test_two_positives_of_one_anchor_are_no_negatives_of_each_other(collate):
-    known = known_positives({"query_id": "a", "item_id": item, "grade": 1} for item in "pq")
+    known = known_positives(pl.DataFrame({"query_id": ["a", "a"], "item_id": ["p", "q"], "grade": [1, 1]}))
     _, positives, excluded = collate([row("a", "p", "n"), row("a", "q", "n"), row("b", "r", "n")], known)
     assert positives == ["p", "q", "r"]
     assert excluded[0] | excluded[1] == {"p", "q"} and "q" in excluded[0] and "p" in excluded[1]
@@ -192,7 +194,7 @@ def test_tasks_and_splits_of_a_dataset(dataset):
 
 
 def test_known_positives_of_a_dataset_hold_the_positive_of_each_training_sample(dataset):
-    known = known_positives(load_split(dataset, "qrels", "train"))
+    known = known_positives(load_split(dataset, "qrels", "train").to_polars())
     for task in ("user2item", "query2item", "item2item"):
         for sample in load_split(dataset, task, "train"):
             assert sample["positive_id"] in known[sample["anchor_id"]]
@@ -200,7 +202,7 @@ def test_known_positives_of_a_dataset_hold_the_positive_of_each_training_sample(
 
 def test_the_negatives_that_a_dataset_names_are_negatives(dataset, base):
     tokenizer = load_base(base)[1]
-    collator = Collator(tokenizer, 64, 64, 64, 9, known_positives(load_split(dataset, "qrels", "train")))
+    collator = Collator(tokenizer, 64, 64, 64, 9, known_positives(load_split(dataset, "qrels", "train").to_polars()))
     graded = 0
     for task in ("user2item", "query2item", "item2item"):
         for sample in load_split(dataset, task, "train").select(range(20)):
