@@ -5,6 +5,7 @@ The columns and types here are the published ones (README of a dataset, `dataset
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,14 +42,24 @@ CATALOGUE_CONFIGS = ("items", "queries", "qrels")
 
 @dataclass(frozen=True)
 class Corpus:
-    """One corpus, ready for the tasks: tables cleaned and split, `None` where the corpus has no such table."""
+    """One shard of one corpus, or all of it: what a task makes samples of.
+
+    Attributes:
+        name: the corpus's name in the dataset.
+        recipe: of the build.
+        tables: frames by name; only those that the corpus has and the task reads. Rows of tables with a group (see
+            `tables.GROUPS`) have it, hashed, in the column `group`; all rows of a group are in one shard.
+        splits: the splits that the corpus itself publishes, by table, over all shards.
+    """
 
     name: str
     recipe: DataRecipe
-    catalogue: pl.DataFrame
-    events: pl.DataFrame | None = None
-    relations: pl.DataFrame | None = None
-    judgements: pl.DataFrame | None = None
+    tables: Mapping[str, pl.DataFrame]
+    splits: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def official(self, table: str) -> frozenset[str]:
+        """Return the splits that the corpus publishes for a table."""
+        return self.splits.get(table, frozenset())
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,43 @@ def embedding_rows(rows: pl.DataFrame, corpus: Corpus, task: str, phrasings: tup
         negative=negatives.list.first(),
         more_negatives=negatives.list.slice(1),
     ).select(*EMBEDDING, "split")
+
+
+def generative_rows(rows: pl.DataFrame, corpus: Corpus, task: str) -> pl.DataFrame:
+    """Return samples in the generative schema, with `split`.
+
+    Args:
+        rows: `id`, `split`, `domain`, `prompt` (what the user says), `label` (what the assistant answers); `options`
+            and `label_source` where they are not empty and `corpus`.
+        corpus: gives the name.
+        task: the task's name.
+    """
+    given = set(rows.columns)
+    return rows.with_columns(
+        task=pl.lit(task),
+        corpus=pl.lit(corpus.name),
+        prompt=message("user", pl.col("prompt")),
+        completion=message("assistant", pl.col("label")),
+        options=pl.col("options") if "options" in given else pl.lit([], _STRINGS),
+        label_source=pl.col("label_source") if "label_source" in given else pl.lit("corpus"),
+    ).select(*GENERATIVE, "split")
+
+
+def official_split(corpus: Corpus, table: str, salt: str) -> pl.Expr:
+    """Return the split of each row of `table` by its group: the corpus's own where it publishes one, drawn elsewhere.
+
+    A group that the corpus has in several splits is all test, or else validation. A split that the corpus publishes is
+    not added to by drawing.
+    """
+    own = pl.col("split").fill_null("")
+    drawn = group_split(pl.col("group"), corpus.recipe, salt)
+    published = [split for split in ("validation", "test") if split in corpus.official(table)]
+    return (
+        pl.when((own == "test").any().over("group")).then(pl.lit("test"))
+        .when((own == "validation").any().over("group")).then(pl.lit("validation"))
+        .when(drawn.is_in(published)).then(pl.lit("train"))
+        .otherwise(drawn)
+    )  # fmt: skip
 
 
 def group_split(group: pl.Expr, recipe: DataRecipe, salt: str) -> pl.Expr:

@@ -9,20 +9,24 @@ from recfound_data.corpora.movielens import MovieLens
 from recfound_data.corpora.shopping_queries import ShoppingQueries
 from recfound_data.errors import UsageError
 from recfound_data.recipe import DataRecipe, nearest, parse, resolve
+from recfound_data.tables import Source
 
-Reader = AmazonReviews2018 | MovieLens | ShoppingQueries
-CORPORA: dict[str, type[Reader]] = {
-    reader.model_fields["corpus"].default: reader for reader in (AmazonReviews2018, MovieLens, ShoppingQueries)
-}
+_READERS: tuple[type[Source], ...] = (
+    AmazonReviews2018,
+    MovieLens,
+    ShoppingQueries,
+)
+CORPORA: dict[str, type[Source]] = {reader.model_fields["corpus"].default: reader for reader in _READERS}
+"""The readers by the name that a recipe's `corpus` gives."""
 
 
-def readers(recipe: DataRecipe, folder: Path, where: str) -> list[Reader]:
+def readers(recipe: DataRecipe, folder: Path, where: str) -> list[Source]:
     """Return the readers that the recipe's corpora name, their paths resolved against `folder`.
 
     Raises:
         UsageError: a corpus is unknown or named twice, or an entry has a wrong key.
     """
-    found: list[Reader] = []
+    found: list[Source] = []
     for number, entry in enumerate(recipe.corpora):
         place = f"{where}: corpora[{number}]"
         corpus = entry.get("corpus")

@@ -10,7 +10,8 @@ from recfound_data.negatives import draw_negatives, ranked
 from recfound_data.samples import Built, Corpus, embedding_rows, group_split
 
 TASK = "item2item"
-NEEDS = "catalogue"
+DRIVEN_BY = "pairs"
+READS = ("catalogue",)
 PHRASINGS = (
     "Find an item that people choose together with this one.",
     "Retrieve a related item, one that goes along with the item shown.",

@@ -10,7 +10,8 @@ from recfound_data.negatives import draw_negatives, ranked
 from recfound_data.samples import Built, Corpus, embedding_rows, group_split
 
 TASK = "query2item"
-NEEDS = "judgements"
+DRIVEN_BY = "judgements"
+READS = ("catalogue",)
 PHRASINGS = (
     "Find the product that a customer searching for this wants.",
     "Retrieve a product that answers this shopping query.",

@@ -12,7 +12,8 @@ from recfound_data.samples import GENERATIVE, LETTERS, Built, Corpus, looked_up,
 from recfound_data.tasks.user2item import target_rows
 
 TASK = "sequential_recommendation"
-NEEDS = "events"
+DRIVEN_BY = "events"
+READS = ("catalogue",)
 PHRASINGS = (
     "Which option will this user choose next? Answer with its letter.",
     "Pick the item that continues the user's history. Reply with one letter.",

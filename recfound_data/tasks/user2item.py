@@ -10,7 +10,8 @@ from recfound_data.negatives import draw_negatives, ranked
 from recfound_data.samples import Built, Corpus, embedding_rows, looked_up
 
 TASK = "user2item"
-NEEDS = "events"
+DRIVEN_BY = "events"
+READS = ("catalogue",)
 PHRASINGS = (
     "Find the item that a customer with these earlier choices, latest first, will choose next.",
     "These are a user's recent choices, the newest at the top. Retrieve the item that follows.",
