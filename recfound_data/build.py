@@ -23,7 +23,7 @@ import polars as pl
 
 from recfound_data.card import dataset_card
 from recfound_data.catalogue import global_id, make_catalogue
-from recfound_data.corpora import Reader, readers
+from recfound_data.corpora import readers
 from recfound_data.errors import RecfoundError
 from recfound_data.events import make_events
 from recfound_data.layout import (
@@ -40,7 +40,7 @@ from recfound_data.layout import (
 from recfound_data.people import UserKey
 from recfound_data.recipe import DataRecipe, parse, read_yaml
 from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS, TWINS, Corpus
-from recfound_data.tables import CorpusTables
+from recfound_data.tables import CorpusTables, Source
 from recfound_data.tasks import BUILDERS, TASKS
 
 
@@ -55,7 +55,7 @@ class BuildSummary:
 
 @dataclass(frozen=True)
 class _CorpusUnit:
-    reader: Reader
+    reader: Source
     recipe: DataRecipe
     work: Path
     key: UserKey
@@ -201,14 +201,14 @@ def _make_task(unit: _TaskUnit) -> _Done:
     return _Done(name, len(built.samples), built.drops, time.monotonic() - started)
 
 
-def _gather(work: Path, task: str, sources: list[Reader], kind: str) -> pl.DataFrame | None:
+def _gather(work: Path, task: str, sources: list[Source], kind: str) -> pl.DataFrame | None:
     paths = [work / "samples" / task / reader.label / f"{kind}.parquet" for reader in sources]
     frames = [pl.read_parquet(path) for path in paths if path.exists()]
     return pl.concat(frames) if frames else None
 
 
 def _assemble(
-    folder: Path, work: Path, recipe: DataRecipe, sources: list[Reader], key: UserKey, drops: dict[str, dict[str, int]]
+    folder: Path, work: Path, recipe: DataRecipe, sources: list[Source], key: UserKey, drops: dict[str, dict[str, int]]
 ) -> dict[str, Any]:
     """Write all configurations from the units' results and return the manifest."""
     configs: dict[str, Any] = {}
