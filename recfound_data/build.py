@@ -1,47 +1,66 @@
-"""From a recipe to a dataset: corpora become tables, tables become samples, samples become Parquet in the Hub's layout.
+"""From a recipe to a dataset: corpora become tables, tables become plans of samples, plans become Parquet files.
 
-The unit of work is one corpus, then one task of one corpus. Units share nothing, so any number of workers gives the
-same bytes; everything random is a hash of the recipe's seed and the row.
+Work is cut into units: a file of a corpus, a shard of users, a shard of a task, a file of the dataset. A finished unit
+is a folder in `.<name>.building` beside the dataset; a build that was killed does the others and ends with the same
+bytes, as does one with any number of workers: everything random is a hash of the recipe's seed and the row.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import hashlib
+import os
 import shutil
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import fsspec
+from filelock import FileLock, Timeout
 
 from recfound_data.card import dataset_card
-from recfound_data.catalogue import global_id, make_catalogue
 from recfound_data.corpora import readers
-from recfound_data.errors import RecfoundError
-from recfound_data.events import make_events
+from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.layout import (
     CARD,
     MANIFEST,
     canonical_json,
     read_manifest,
     replacing,
-    schema_of,
-    sha256,
-    write_parquet,
-    write_split,
+    require_replaceable,
 )
 from recfound_data.people import UserKey
+from recfound_data.planning import Prepared, Shard, choose, require_samples, write_plan
+from recfound_data.preparation import (
+    CATALOGUE,
+    PairSources,
+    Reading,
+    counts_of,
+    read_part,
+    settle,
+    write_catalogue,
+    write_co_liked,
+    write_events,
+    write_first,
+    write_judged,
+    write_pairs,
+    write_statistics,
+)
 from recfound_data.recipe import DataRecipe, parse, read_yaml
-from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS, TWINS, Corpus
-from recfound_data.tables import CorpusTables, Source
-from recfound_data.tasks import BUILDERS, TASKS
+from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS
+from recfound_data.shards import ALL, ranges
+from recfound_data.sources import expand
+from recfound_data.tables import GROUPS, Source
+from recfound_data.tasks import BUILDERS
+from recfound_data.units import Result, Stage, Unit, WorkerDied, total
+from recfound_data.writing import FilePlan, Slice, file_plans, write_file, write_items
+
+_ROWS_PER_SHARD = {"interactions": 250_000, "judgements": 500_000, "pairs": 250_000, "catalogue": 50_000}
+_TEXT_ROWS_PER_SHARD = 20_000
+"""Rows of tables whose rows hold whole texts: questions, dialogues, products."""
 
 
 @dataclass(frozen=True)
@@ -51,31 +70,6 @@ class BuildSummary:
     path: Path
     rows: dict[str, dict[str, int]]
     drops: dict[str, dict[str, int]]
-
-
-@dataclass(frozen=True)
-class _CorpusUnit:
-    reader: Source
-    recipe: DataRecipe
-    work: Path
-    key: UserKey
-    strict: bool
-
-
-@dataclass(frozen=True)
-class _TaskUnit:
-    task: str
-    corpus: str
-    recipe: DataRecipe
-    work: Path
-
-
-@dataclass(frozen=True)
-class _Done:
-    name: str
-    rows: int
-    drops: dict[str, int]
-    seconds: float
 
 
 def build(
@@ -97,207 +91,365 @@ def build(
     path = Path(recipe)
     settings = parse(DataRecipe, read_yaml(path), str(path))
     sources = readers(settings, path.parent, str(path))
-    say = _quiet if quiet else _say
-    with replacing(Path(out)) as folder:
-        work = folder / ".work"
-        key = UserKey.from_environment()
-        corpora = [_CorpusUnit(reader, settings, work, key, strict) for reader in sources]
-        tasks = [_TaskUnit(task, reader.label, settings, work) for task in settings.tasks for reader in sources]
-        read = _run(_read_corpus, corpora, workers, say)
-        made = _run(_make_task, tasks, workers, say)
-        drops = {
-            done.name: counted for done in [*read, *made] if (counted := {why: n for why, n in done.drops.items() if n})
-        }
-        manifest = _assemble(folder, work, settings, sources, key, drops)
-        shutil.rmtree(work)
-        (folder / MANIFEST).write_text(canonical_json(manifest), encoding="utf-8")
-        (folder / CARD).write_text(dataset_card(folder, manifest), encoding="utf-8")
+    key = UserKey.from_environment()
+    require_replaceable(Path(out))
+    identity = {
+        "recfound": version("recfound"),
+        "recipe": settings.model_dump(mode="json"),
+        "inputs": [_inputs(reader) for reader in sources],
+        "user_key": key.fingerprint(),
+        "strict": strict,
+    }
+    with _work_folder(Path(out), identity, quiet) as work, Stage(workers, quiet) as stage:
+        reading = Reading(key, strict, "sentiment_analysis" in settings.tasks, quiet)
+        job = _Build(work, settings, stage)
+        prepared = job.prepare(sources, reading)
+        chosen = job.plan(sources, prepared)
+        written = job.write(prepared, chosen)
+        with replacing(Path(out)) as folder:
+            manifest = job.manifest(folder, sources, key, chosen, written)
+            (folder / MANIFEST).write_text(canonical_json(manifest), encoding="utf-8")
+            (folder / CARD).write_text(dataset_card(folder, manifest), encoding="utf-8")
     manifest = read_manifest(Path(out))
     rows = {name: config["splits"] for name, config in manifest["configs"].items()}
     return BuildSummary(Path(out), rows, manifest["drops"])
 
 
-def _run(
-    function: Callable[[Any], _Done], units: Iterable[Any], workers: int, say: Callable[[str], None]
-) -> list[_Done]:
-    units, results = list(units), []
-    if workers == 1:
-        finished: Iterable[_Done] = map(function, units)
-        for number, done in enumerate(finished, 1):
-            say(f"[{number}/{len(units)}] {done.name}: {done.rows:,} rows in {done.seconds:.1f} s")
-            results.append(done)
-        return results
-    # Spawned, not forked: polars keeps threads, and a fork would copy their locks.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for number, done in enumerate(pool.map(function, units), 1):
-                say(f"[{number}/{len(units)}] {done.name}: {done.rows:,} rows in {done.seconds:.1f} s")
-                results.append(done)
-        except BrokenProcessPool:
-            raise RecfoundError("a worker died, most likely for want of memory; build with fewer --workers") from None
-    return results
+@dataclass(frozen=True)
+class _Plans:
+    """The plans of one task in order, the corpus of each, and what was chosen of them."""
+
+    folders: list[Path]
+    corpora: list[Prepared]
+    chosen: Path
+    result: Result
 
 
-def _read_corpus(unit: _CorpusUnit) -> _Done:
-    """Read one corpus into tables, then make its catalogue, events and the ids that tasks join on."""
-    started, label = time.monotonic(), unit.reader.label
-    tables = CorpusTables(unit.work / "tables" / label, label, unit.recipe)
-    drops: Counter[str] = Counter()
-    parts: Counter[str] = Counter()
-    rows = 0
-    for batch in unit.reader.batches(unit.key):
-        if batch.unparsable and unit.strict:
-            first = batch.unparsable[0]
-            raise RecfoundError(f"{first.path}: line {first.line}: cannot be parsed: {first.why}")
-        drops.update(batch.drops)
-        if batch.frame.is_empty():
-            continue
-        folder = tables.folder / batch.table
-        folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(batch.frame, folder / f"{parts[batch.table]:06d}.parquet")
-        parts[batch.table] += 1
-        rows += len(batch.frame)
-    ready = unit.work / "ready" / label
-    ready.mkdir(parents=True)
-    dropped = "".join(f"; {count:,} times {why}" for why, count in drops.items() if count)
-    if not tables.has("items"):
-        raise RecfoundError(f"corpus {label!r} is empty: its files hold no item that can be used{dropped}")
-    if not (tables.has("interactions") or tables.has("judgements")):
-        missing = "no interaction or judgement that can be used"
-        raise RecfoundError(f"corpus {label!r} is empty: its files hold {missing}{dropped}")
-    catalogue, counted = make_catalogue(tables)
-    drops.update(counted)
-    write_parquet(catalogue, ready / "catalogue.parquet")
-    if tables.has("interactions"):
-        events, counted = make_events(tables, catalogue)
-        drops.update(counted)
-        write_parquet(events, ready / "events.parquet")
-    for table, columns in (("relations", ("item_id", "other_id")), ("judgements", ("item_id",))):
-        if tables.has(table):
-            frame = tables.read(table).with_columns(
-                global_id(label, pl.col(column)).alias(column) for column in columns
-            )
-            write_parquet(frame, ready / f"{table}.parquet")
-    shutil.rmtree(tables.folder)
-    return _Done(label, rows, dict(drops), time.monotonic() - started)
+class _Build:
+    """The stages of one build; `drops` grows as they go."""
 
+    def __init__(self, work: Path, recipe: DataRecipe, stage: Stage) -> None:
+        self._work, self._recipe, self._stage = work, recipe, stage
+        self._drops: dict[str, list[dict[str, int]]] = {}
+        self._rows: dict[str, dict[str, int]] = {}
 
-def _make_task(unit: _TaskUnit) -> _Done:
-    """Make the samples of one task from one corpus; nothing where the corpus lacks the table that the task needs."""
-    started = time.monotonic()
-    ready = unit.work / "ready" / unit.corpus
-    files = {name: ready / f"{name}.parquet" for name in ("catalogue", "events", "relations", "judgements")}
-    builder = BUILDERS[unit.task]
-    name = f"{unit.task} from {unit.corpus}"
-    if not files[builder.needs].exists():
-        return _Done(name, 0, {}, 0.0)
-    frames = {table: pl.read_parquet(path) for table, path in files.items() if path.exists()}
-    built = builder.build(Corpus(unit.corpus, unit.recipe, **frames))
-    folder = unit.work / "samples" / unit.task / unit.corpus
-    folder.mkdir(parents=True)
-    for kind, frame in (("samples", built.samples), ("queries", built.queries), ("qrels", built.qrels)):
-        if frame is not None and not frame.is_empty():
-            write_parquet(frame, folder / f"{kind}.parquet")
-    return _Done(name, len(built.samples), built.drops, time.monotonic() - started)
-
-
-def _gather(work: Path, task: str, sources: list[Source], kind: str) -> pl.DataFrame | None:
-    paths = [work / "samples" / task / reader.label / f"{kind}.parquet" for reader in sources]
-    frames = [pl.read_parquet(path) for path in paths if path.exists()]
-    return pl.concat(frames) if frames else None
-
-
-def _assemble(
-    folder: Path, work: Path, recipe: DataRecipe, sources: list[Source], key: UserKey, drops: dict[str, dict[str, int]]
-) -> dict[str, Any]:
-    """Write all configurations from the units' results and return the manifest."""
-    configs: dict[str, Any] = {}
-    gathered: dict[str, list[pl.DataFrame]] = {"queries": [], "qrels": []}
-    for task in recipe.tasks:
-        samples = _gather(work, task, sources, "samples")
-        if samples is None:
-            raise RecfoundError(
-                f"task {task!r} has no sample: none of the recipe's corpora gives any; leave it out of the recipe"
-            )
-        single, counted = _without_twins(samples, task)
-        if counted:
-            drops[task] = counted
-        configs[task] = _write_config(folder, task, single.sort("id"), recipe)
-        for kind, frames in gathered.items():
-            frame = _gather(work, task, sources, kind)
-            if frame is not None:
-                frames.append(frame)
-    for kind, order in (("queries", ["query_id"]), ("qrels", ["query_id", "item_id"])):
-        if gathered[kind]:
-            configs[kind] = _write_config(folder, kind, pl.concat(gathered[kind]).sort(order), recipe)
-    items = {}
-    for reader in sources:
-        catalogue = pl.read_parquet(work / "ready" / reader.label / "catalogue.parquet").select(
-            list(schema_of("items"))
+    def prepare(self, sources: list[Source], reading: Reading) -> list[Prepared]:
+        """Read all corpora and make what tasks read."""
+        work, recipe, stage = self._work, self._recipe, self._stage
+        parts = [(reader, part) for reader in sources for part in reader.parts()]
+        units, folders = [], dict[str, list[Path]]()
+        for reader, part in parts:
+            mine = folders.setdefault(reader.label, [])
+            mine.append(work / "read" / reader.label / f"{len(mine):04d}")
+            units.append(Unit(mine[-1], read_part, (part, reading)))
+        results: dict[str, list[Result]] = {}
+        for (reader, _), result in zip(parts, stage.run("read", units), strict=True):
+            results.setdefault(reader.label, []).append(result)
+            self._count(reader.label, result)
+        counts = {label: counts_of(found) for label, found in results.items()}
+        for label in folders:
+            _require_rows(label, counts[label]["tables"], total(result["drops"] for result in results[label]))
+        self._rows = {label: dict(found["tables"]) for label, found in counts.items()}
+        labels = list(folders)
+        catalogues = self._each(
+            "catalogue", labels, write_catalogue, lambda label: (folders[label], label, recipe), "items"
         )
-        write_split(folder / "items", reader.label, catalogue, recipe.rows_per_file)
-        items[reader.label] = len(catalogue)
-    configs["items"] = {
-        "splits": {"train": sum(items.values())},
-        "corpora": {label: {"train": count} for label, count in items.items()},
-    }
-    written = sorted(path for path in folder.rglob("*.parquet") if work not in path.parents)
-    resolved = recipe.model_dump(mode="json")
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "recfound": version("recfound"),
-        "recipe": resolved,
-        "recipe_sha256": _text_hash(canonical_json(resolved)),
-        "seed": recipe.seed,
-        "user_key": key.secret,
-        "configs": {name: configs[name] for name in sorted(configs)},
-        "drops": drops,
-        "files": {
-            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in written
-        },
-        "corpora": {reader.label: {"reader": reader.corpus, "terms": asdict(reader.terms)} for reader in sources},
-    }
+        for label, result in zip(labels, catalogues, strict=True):
+            self._rows[label]["catalogue"] = result["rows"]
+        first, events = self._events(labels, folders)
+        self._each(
+            "ranks",
+            labels,
+            write_statistics,
+            lambda label: (work / "catalogue" / label / CATALOGUE, events[label]),
+            "items",
+        )
+        pairs = self._pairs(labels, folders, events)
+        return [
+            Prepared(
+                name=label,
+                read=tuple(folders[label]),
+                catalogue=work / "catalogue" / label,
+                first=tuple(first[label]),
+                events=tuple(events[label]),
+                statistics=work / "ranks" / label,
+                pairs=pairs.get(label),
+                splits={table: frozenset(found) for table, found in counts[label]["splits"].items()},
+            )
+            for label in labels
+        ]
+
+    def _each(self, what: str, labels: list[str], work: Any, arguments: Any, rows: str = "rows") -> list[Result]:
+        """Run one unit for each corpus."""
+        units = [Unit(self._work / what / label, work, arguments(label)) for label in labels]
+        results = self._stage.run(what, units, rows)
+        for label, result in zip(labels, results, strict=True):
+            self._count(label, result)
+        return results
+
+    def _events(
+        self, labels: list[str], folders: dict[str, list[Path]]
+    ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+        work, recipe = self._work, self._recipe
+        shards = [
+            (label, number, within)
+            for label in labels
+            if self._rows[label].get("interactions") and self._rows[label]["catalogue"]
+            for number, within in enumerate(ranges(self._rows[label]["interactions"], _ROWS_PER_SHARD["interactions"]))
+        ]
+        first: dict[str, list[Path]] = {label: [] for label in labels}
+        units = []
+        for label, number, within in shards:
+            folder = work / "first" / label / f"{number:05d}"
+            first[label].append(folder)
+            catalogue = work / "catalogue" / label / CATALOGUE
+            units.append(Unit(folder, write_first, (folders[label], within, catalogue, label)))
+        for (label, _, _), result in zip(shards, self._stage.run("order", units, "interactions"), strict=True):
+            self._count(label, result)
+            self._rows[label]["events"] = self._rows[label].get("events", 0) + result["rows"]
+        with_events = [label for label in labels if first[label]]
+        cuts: dict[str, tuple[int, int] | None] = {}
+        settled = self._each(
+            "settle", with_events, settle, lambda label: (first[label], self._rows[label]["catalogue"], recipe)
+        )
+        for label, result in zip(with_events, settled, strict=True):
+            cuts[label] = (result["validation"], result["test"]) if "test" in result else None
+        events = {label: [work / "events" / label / path.name for path in first[label]] for label in labels}
+        self._stage.run(
+            "events",
+            [
+                Unit(events[label][number], write_events, (path, work / "settle" / label, cuts[label], recipe))
+                for label in with_events
+                for number, path in enumerate(first[label])
+            ],
+            "events",
+        )
+        return first, events
+
+    def _pairs(
+        self, labels: list[str], folders: dict[str, list[Path]], events: dict[str, list[Path]]
+    ) -> dict[str, Path]:
+        work, recipe = self._work, self._recipe
+        if not any(BUILDERS[task].driven_by == "pairs" for task in recipe.tasks):
+            return {}
+        able = [
+            label
+            for label in labels
+            if self._rows[label]["catalogue"]
+            and (events[label] or self._rows[label].get("relations") or self._rows[label].get("judgements"))
+        ]
+        units, co_liked, judged = [], dict[str, list[Path]](), dict[str, list[Path]]()
+        for label in able:
+            items = self._rows[label]["catalogue"]
+            catalogue = work / "catalogue" / label / CATALOGUE
+            co_liked[label], judged[label] = [], []
+            for number in range(len(events[label])):
+                low, high = (items * at // len(events[label]) for at in (number, number + 1))
+                co_liked[label].append(work / "co_liked" / label / f"{number:05d}")
+                units.append(Unit(co_liked[label][-1], write_co_liked, (events[label], low, high)))
+            rows = self._rows[label].get("judgements", 0)
+            for number, within in enumerate(ranges(rows, _ROWS_PER_SHARD["judgements"]) if rows else []):
+                judged[label].append(work / "judged" / label / f"{number:05d}")
+                arguments = (folders[label], within, catalogue, label, recipe.seed)
+                units.append(Unit(judged[label][-1], write_judged, arguments))
+        self._stage.run("relate", units, "pairs")
+
+        def sources(label: str) -> tuple[Any, ...]:
+            where = (folders[label], events[label], co_liked[label], judged[label])
+            catalogue = work / "catalogue" / label / CATALOGUE
+            return (PairSources(*(tuple(paths) for paths in where)), catalogue, label, recipe)
+
+        for label, result in zip(able, self._each("pairs", able, write_pairs, sources, "pairs"), strict=True):
+            self._rows[label]["pairs"] = result["rows"]
+        return {label: work / "pairs" / label for label in able}
+
+    def plan(self, sources: list[Source], prepared: list[Prepared]) -> dict[str, _Plans]:
+        """Make the plans of all tasks and choose what stays."""
+        plans: dict[str, _Plans] = {}
+        units: dict[str, list[Unit]] = {}
+        corpora: dict[str, list[Prepared]] = {}
+        for task in self._recipe.tasks:
+            units[task], corpora[task] = [], []
+            for corpus in prepared:
+                for driven_by in (BUILDERS[task].driven_by, "made"):
+                    for shard in self._shards(corpus, driven_by):
+                        folder = self._work / "plan" / task / corpus.name / f"{driven_by}-{shard.number:05d}"
+                        arguments = (corpus, task, shard, self._recipe, driven_by)
+                        units[task].append(Unit(folder, write_plan, arguments))
+                        corpora[task].append(corpus)
+        every = [unit for found in units.values() for unit in found]
+        results = dict(zip((unit.folder for unit in every), self._stage.run("sample", every, "samples"), strict=True))
+        for task, found in units.items():
+            for unit, corpus in zip(found, corpora[task], strict=True):
+                self._count(f"{task} from {corpus.name}", results[unit.folder])
+        choices = [
+            Unit(self._work / "chosen" / task, choose, (task, [unit.folder for unit in units[task]], self._recipe))
+            for task in self._recipe.tasks
+        ]
+        chosen = self._stage.run("choose", choices, "samples")
+        for task, unit, result in zip(self._recipe.tasks, choices, chosen, strict=True):
+            require_samples(task, result)
+            self._count(task, result)
+            plans[task] = _Plans([unit.folder for unit in units[task]], corpora[task], unit.folder, result)
+        return plans
+
+    def _shards(self, corpus: Prepared, driven_by: str) -> list[Shard]:
+        rows = self._rows[corpus.name].get(driven_by, 0)
+        if not rows:
+            return []
+        if driven_by == "events":
+            within = ranges(self._rows[corpus.name]["interactions"], _ROWS_PER_SHARD["interactions"])
+        elif driven_by in GROUPS or driven_by == "pairs":
+            within = ranges(rows, _ROWS_PER_SHARD.get(driven_by, _TEXT_ROWS_PER_SHARD))
+        elif driven_by == "catalogue":
+            size = _ROWS_PER_SHARD["catalogue"]
+            return [Shard(number, ALL, at, size) for number, at in enumerate(range(0, rows, size))]
+        else:
+            within = [ALL]
+        return [Shard(number, part) for number, part in enumerate(within)]
+
+    def write(self, prepared: list[Prepared], plans: dict[str, _Plans]) -> dict[str, tuple[Path, Result]]:
+        """Write all files and return, by their path in the dataset, where they lie and what they are."""
+        recipe = self._recipe
+        files: list[FilePlan] = []
+        for config in (*recipe.tasks, "queries", "qrels"):
+            for split in SPLITS:
+                parts = [part for task in recipe.tasks for part in _parts(config, split, task, plans[task])]
+                files += file_plans(config, split, parts, recipe.rows_per_file)
+        units, paths = [], []
+        for plan in files:
+            paths.append(plan.path)
+            rows = sum(part.stop - part.start for part in plan.slices)
+            units.append(Unit(self._work / "files" / plan.path, write_file, (plan, recipe), rows))
+        for corpus in prepared:
+            rows = self._rows[corpus.name]["catalogue"]
+            total_files = -(-rows // recipe.rows_per_file)
+            for number in range(total_files):
+                name = f"{corpus.name}-{number:05d}-of-{total_files:05d}.parquet"
+                first = number * recipe.rows_per_file
+                count = min(recipe.rows_per_file, rows - first)
+                paths.append(f"items/{name}")
+                arguments = (corpus, name, first, count)
+                units.append(Unit(self._work / "files" / "items" / name, write_items, arguments, count))
+        results = self._stage.run("write", units)
+        return {
+            path: (unit.folder / Path(path).name, result)
+            for path, unit, result in zip(paths, units, results, strict=True)
+        }
+
+    def manifest(
+        self,
+        folder: Path,
+        sources: list[Source],
+        key: UserKey,
+        plans: dict[str, _Plans],
+        written: dict[str, tuple[Path, Result]],
+    ) -> dict[str, Any]:
+        """Put the files in their places and return the manifest."""
+        for path, (made, _) in written.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(made, folder / path)
+        resolved = self._recipe.model_dump(mode="json")
+        drops = {name: counted for name, parts in self._drops.items() if (counted := total(parts))}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "recfound": version("recfound"),
+            "recipe": resolved,
+            "recipe_sha256": hashlib.sha256(canonical_json(resolved).encode()).hexdigest(),
+            "seed": self._recipe.seed,
+            "user_key": key.secret,
+            "configs": self._configs(plans),
+            "drops": drops,
+            "files": {
+                path: {"bytes": result["bytes"], "sha256": result["sha256"]} for path, (_, result) in written.items()
+            },
+            "corpora": {reader.label: {"reader": reader.corpus, "terms": asdict(reader.terms)} for reader in sources},
+        }
+
+    def _configs(self, plans: dict[str, _Plans]) -> dict[str, Any]:
+        configs: dict[str, Any] = {}
+        for task, found in plans.items():
+            for kind, counts in found.result["counts"].items():
+                name = task if kind == "samples" else kind
+                entry = configs.setdefault(name, {"splits": {}} | ({"corpora": {}} if kind == "samples" else {}))
+                for corpus, rows in zip(found.corpora, counts, strict=True):
+                    entry["splits"] = total([entry["splits"], rows])
+                    if kind == "samples" and rows:
+                        entry["corpora"][corpus.name] = total([entry["corpora"].get(corpus.name, {}), rows])
+        items = {label: rows["catalogue"] for label, rows in self._rows.items() if rows["catalogue"]}
+        if items:
+            configs["items"] = {
+                "splits": {"train": sum(items.values())},
+                "corpora": {label: {"train": count} for label, count in items.items()},
+            }
+        return {name: configs[name] for name in sorted(configs)}
+
+    def _count(self, name: str, result: Result) -> None:
+        self._drops.setdefault(name, []).append(result["drops"])
 
 
-def _without_twins(samples: pl.DataFrame, task: str) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return the samples once each, and how many went; of two that read the same, the one held out stays."""
-    content = list(TWINS[TASKS[task].kind])
-    order = pl.col("split").replace_strict(
-        {split: place for place, split in enumerate(reversed(SPLITS))}, return_dtype=pl.Int8
-    )
-    sorted_samples = samples.with_columns(order=order).sort("order", "id")
-    single = sorted_samples.unique(content, keep="first", maintain_order=True).drop("order")
-    within = len(samples) - len(samples.unique([*content, "split"]))
-    across = len(samples) - len(single) - within
-    counted = {"sample repeated in its split": within, "sample that is held out in another split": across}
-    return single, {why: count for why, count in counted.items() if count}
+def _parts(config: str, split: str, task: str, plans: _Plans) -> Iterator[tuple[Slice, int]]:
+    """Yield the rows that a task's plans give to a configuration, in order."""
+    kind = config if config in CATALOGUE_CONFIGS else "samples"
+    if (kind == "samples" and config != task) or kind not in plans.result["counts"]:
+        return
+    for number, (folder, corpus) in enumerate(zip(plans.folders, plans.corpora, strict=True)):
+        count = plans.result["counts"][kind][number].get(split, 0)
+        if count:
+            mask = plans.chosen / f"{kind}-{number:06d}.npy"
+            yield Slice(folder, mask, task, corpus, 0, count), count
 
 
-def _write_config(folder: Path, config: str, frame: pl.DataFrame, recipe: DataRecipe) -> dict[str, Any]:
-    splits = {}
-    for split in SPLITS:
-        rows = frame.filter(pl.col("split") == split).select(list(schema_of(config)))
-        if len(rows):
-            write_split(folder / "data" / config, split, rows, recipe.rows_per_file)
-            splits[split] = len(rows)
-    if config in CATALOGUE_CONFIGS:
-        return {"splits": splits}
-    counts = frame.group_by("corpus", "split").len().sort("corpus", "split")
-    corpora: dict[str, dict[str, int]] = {}
-    for corpus, split, count in counts.iter_rows():
-        corpora.setdefault(corpus, {})[split] = count
-    return {"splits": splits, "corpora": corpora}
+def _require_rows(label: str, tables: dict[str, int], drops: dict[str, int]) -> None:
+    driven = {"events": "interactions", "pairs": "relations", "catalogue": "items"}
+    needed = {driven.get(name, name) for name in (*(builder.driven_by for builder in BUILDERS.values()), "made")}
+    if not any(tables.get(name) for name in needed):
+        dropped = "".join(f"; {count:,} times {why}" for why, count in drops.items())
+        raise RecfoundError(f"corpus {label!r} is empty: its files hold nothing that can be used{dropped}")
 
 
-def _text_hash(text: str) -> str:
-    import hashlib
+def _inputs(reader: Source) -> list[Any]:
+    """Return what tells a corpus's files apart from others: their paths, sizes and times."""
+    found: list[Any] = []
+    for path in reader.paths():
+        for file in expand(path):
+            system, name = fsspec.core.url_to_fs(file)
+            facts = system.info(name)
+            found.append([file, *(str(facts.get(key)) for key in ("size", "mtime", "ETag", "etag", "LastModified"))])
+    return found
 
-    return hashlib.sha256(text.encode()).hexdigest()
 
+@contextmanager
+def _work_folder(out: Path, identity: dict[str, Any], quiet: bool) -> Iterator[Path]:
+    """Yield the folder of finished units; it goes when the build ends, and stays when it is killed or interrupted.
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _quiet(line: str) -> None:
-    pass
+    Raises:
+        UsageError: another build writes there.
+    """
+    out = out.absolute()
+    work = out.with_name(f".{out.name}.building")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{work}.lock", timeout=0):
+            name, text = work / "build.json", canonical_json(identity)
+            if work.exists() and not (name.exists() and name.read_text(encoding="utf-8") == text):
+                shutil.rmtree(work)  # of other inputs or another recipe
+            elif work.exists() and not quiet:
+                print("going on with the build that was stopped", file=sys.stderr, flush=True)
+            work.mkdir(exist_ok=True)
+            name.write_text(text, encoding="utf-8")
+            try:
+                yield work
+            except (KeyboardInterrupt, WorkerDied):
+                raise
+            except BaseException:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+            shutil.rmtree(work)
+            Path(f"{work}.lock").unlink(missing_ok=True)
+    except Timeout:
+        raise UsageError(f"{out}: another build is writing it; wait for it or name another folder") from None
+    except OSError as error:
+        raise RecfoundError(
+            f"{error.filename or out}: cannot be written: {error.strerror or error}; free space or name another folder"
+        ) from None

@@ -1,11 +1,20 @@
-"""The catalogue of a corpus: its items with a title, cleaned, once each, and the text that a model reads of them."""
+"""The catalogue of a corpus: its items with a title, cleaned, once each, and the text that a model reads of them.
+
+An item is known inside a build by its row number in the catalogue, `item`. The catalogue lies on disk as an Arrow file
+that is mapped, not read: texts cost memory only where they are used, and workers share them.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import polars as pl
+import pyarrow as pa
 
 from recfound_data.cleaning import SCRIPT_JUNK, clean, product_key, shorten
-from recfound_data.tables import TABLES, CorpusTables
+from recfound_data.identity import hash64
+from recfound_data.recipe import DataRecipe
+from recfound_data.tables import TABLES
 
 _TITLE_CHARS = 200
 
@@ -15,12 +24,19 @@ def global_id(corpus: str, item: pl.Expr) -> pl.Expr:
     return pl.concat_str([pl.lit(corpus), item], separator="/")
 
 
-def make_catalogue(tables: CorpusTables) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return the catalogue and the items left out of it by reason.
+def own_id(corpus: str, item: pl.Expr) -> pl.Expr:
+    """Return the corpus's own id of an item: the opposite of `global_id`."""
+    return item.str.strip_prefix(f"{corpus}/")
 
-    Columns: those of the configuration `items`, and `title_key`, equal for duplicates of one product.
+
+def make_catalogue(raw: pl.DataFrame, corpus: str, recipe: DataRecipe) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Return the catalogue, sorted by `item_id`, and the items left out of it by reason.
+
+    Columns: those of the configuration `items`; `facts`; `item`, the row number; `product`, equal for duplicates of one
+    product; `title_key`, the words that make it so; and stable hashes of 64 bits, `id_hash`, `title_hash` and
+    `text_hash`.
     """
-    raw = tables.read("items").select(list(TABLES["items"]))
+    raw = raw.select(list(TABLES["items"]))
     once = raw.unique("item_id", keep="first", maintain_order=True)
     named = once.with_columns(title=clean(pl.col("title"))).filter(pl.col("title") != "")
     items = named.filter(~pl.col("title").str.contains(SCRIPT_JUNK))
@@ -36,16 +52,37 @@ def make_catalogue(tables: CorpusTables) -> tuple[pl.DataFrame, dict[str, int]]:
         categories=_clean_list(items["categories"]),
     )
     catalogue = items.select(
-        item_id=global_id(tables.corpus, pl.col("item_id")),
-        corpus=pl.lit(tables.corpus),
-        domain=pl.col("domain"),
+        item_id=global_id(corpus, pl.col("item_id")),
+        corpus=pl.lit(corpus),
+        domain=pl.col("domain").fill_null(corpus),
         title=pl.col("title"),
-        text=shorten(_text(), tables.recipe.item_text_chars),
+        text=shorten(_text(), recipe.item_text_chars),
         categories=pl.col("categories"),
         brand=pl.col("brand"),
+        facts=pl.col("facts").fill_null([]),
         title_key=product_key(pl.col("title")),
-    )
-    return catalogue.sort("item_id"), drops
+    ).sort("item_id")
+    return catalogue.with_columns(
+        item=pl.int_range(pl.len(), dtype=pl.UInt32),
+        product=pl.col("title_key").rank("dense").cast(pl.UInt32),
+        id_hash=hash64(pl.col("item_id")),
+        title_hash=hash64(pl.col("title")),
+        text_hash=hash64(pl.col("text")),
+    ), drops
+
+
+def write_mapped(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame so that `read_mapped` can map it."""
+    frame.rechunk().write_ipc(path, compression="uncompressed", record_batch_size=max(len(frame), 1))
+
+
+def read_mapped(path: Path) -> pl.DataFrame:
+    """Return a frame whose columns stay in the file until they are touched."""
+    # polars reads an Arrow file into memory; pyarrow maps it.
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame), "a table is no series"
+    return frame
 
 
 def _clean_list(values: pl.Series) -> pl.Series:

@@ -1,128 +1,217 @@
 """Interactions in time order, and which period each belongs to.
 
-An event is one user's first interaction with one item. Its `period` says what may be derived from it: `train` alone
-feeds popularity, co-rated pairs and training targets; `validation` and `test` are held out, `outside` (the
-k-core) feeds nothing.
+An event is one user's first interaction with one product. Its `period` says what may be derived from it: `train` alone
+feeds popularity, co-liked pairs, profiles, reviews and training targets; `validation` and `test` are held out, `outside`
+(the k-core) feeds nothing. All functions work on one shard of users.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from recfound_data.catalogue import global_id
-from recfound_data.identity import stable_id
-from recfound_data.recipe import DataRecipe
-from recfound_data.tables import TABLES, CorpusTables
+from recfound_data.recipe import DataRecipe, HistorySettings
 
+PERIODS = ("train", "validation", "test", "outside")
+PERIOD = pl.Enum(list(PERIODS))
 _VALIDATION_FROM, _TEST_FROM = 0.8, 0.9
 """Global time: the quantiles of all interaction times at which validation and test begin."""
 
 
-def make_events(tables: CorpusTables, catalogue: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return all events of a corpus and the interactions left out by reason.
+@dataclass(frozen=True)
+class TimeCuts:
+    """The moments at which validation and test begin for everybody, under `global_time`."""
 
-    Columns: `user_id`, `item_id`, `rating`, `timestamp`, `liked`, `position` (of a liked event among its user's liked
-    ones, from 0 in time order; null when not liked), `count` (of them), `period`.
+    validation: int
+    test: int
+
+
+def first_interactions(
+    raw: pl.DataFrame, keys: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.Series, pl.Series, dict[str, int]]:
+    """Return a shard's events, their texts, its users, and the interactions left out by reason.
+
+    Args:
+        raw: rows of the table `interactions`, with `group`.
+        keys: `raw_id` (the corpus's own item id), `item`, `product` and `id_hash` of the catalogue.
+
+    Returns:
+        events: `user` (place among the users), `item`, `product`, `rating`, `timestamp`, in order of user and time.
+        texts: the review of each event, or null.
+        users: groups in order.
+        drops: by reason.
     """
-    raw = tables.read("interactions").select(list(TABLES["interactions"]))
-    # The same user in two corpora is two: a query id names one history.
-    raw = raw.with_columns(
-        item_id=global_id(tables.corpus, pl.col("item_id")), user_id=stable_id(tables.corpus, pl.col("user_id"))
+    known = raw.join(keys, left_on="item_id", right_on="raw_id", how="inner", maintain_order="left")
+    ordered = known.sort("group", "timestamp", "id_hash", "rating", maintain_order=True, nulls_last=True)
+    repeated = pl.all_horizontal(
+        pl.col(name).eq_missing(pl.col(name).shift()) for name in ("group", "timestamp", "item", "rating")
     )
-    once = raw.unique(maintain_order=True)
-    order = ["user_id", "timestamp", "tie"]
-    known = once.join(catalogue.select("item_id", "title_key"), on="item_id", how="inner", maintain_order="left")
+    once = ordered.filter(~repeated)
     # Two offers of one product are one choice: titles decide what a repetition is.
-    first = known.with_columns(tie=stable_id(pl.col("item_id"))).sort([*order, "rating"])
-    first = first.unique(["user_id", "title_key"], keep="first", maintain_order=True).drop("title_key")
-    core = _k_core(first, tables.recipe.history.k_core).select("user_id", "item_id", inside=pl.lit(True))
-    kept = first.join(core, on=["user_id", "item_id"], how="left", maintain_order="left").with_columns(
-        pl.col("inside").fill_null(False)
-    )
+    first = once.unique(["group", "product"], keep="first", maintain_order=True)
     drops = {
-        "interaction repeated exactly": len(raw) - len(once),
-        "interaction with an item that has no metadata": len(once) - len(known),
-        "interaction with a product again": len(known) - len(first),
-        "interaction outside the k-core": len(first) - len(core),
+        "interaction with an item that has no metadata": len(raw) - len(known),
+        "interaction repeated exactly": len(known) - len(once),
+        "interaction with a product again": len(once) - len(first),
     }
-    liked = (pl.col("rating") >= tables.recipe.history.min_rating) & pl.col("inside")
-    events = kept.with_columns(liked=liked).with_columns(
-        position=pl.when("liked").then(pl.col("liked").cum_sum().over("user_id") - 1).cast(pl.Int32),
-        count=pl.col("liked").sum().over("user_id").cast(pl.Int32),
+    begins = (pl.col("group") != pl.col("group").shift()).fill_null(True)
+    events = first.select(
+        (begins.cum_sum() - 1).cast(pl.UInt32).alias("user"), "item", "product", "rating", "timestamp"
     )
-    # Outside the core an event feeds nothing; it stays, because its item is no true negative for its user.
-    period = pl.when("inside").then(_period(events, tables.recipe)).otherwise(pl.lit("outside"))
-    return events.with_columns(period=period).drop("tie", "inside"), drops
+    return events, first["text"], first.filter(begins)["group"], drops
 
 
-def _k_core(events: pl.DataFrame, k: int) -> pl.DataFrame:
-    while k > 1:
-        enough = (pl.len().over("user_id") >= k) & (pl.len().over("item_id") >= k)
-        kept = events.filter(enough)
-        if len(kept) == len(events):
-            break
-        events = kept
-    return events
+def dated_events(
+    first: pl.DataFrame, recipe: DataRecipe, cuts: TimeCuts | None, core: NDArray[np.bool_] | None
+) -> pl.DataFrame:
+    """Return a shard's events with what their time makes of them, row by row.
+
+    Adds `liked`, `position` (of a liked event among its user's liked ones, from 0 in time order; null when not liked),
+    `count` (of them) and `period`.
+
+    Args:
+        first: as `first_interactions` returns them.
+        recipe: says what is liked and how to split.
+        cuts: under `global_time`.
+        core: which events are inside the k-core; None where there is none. Outside it an event feeds nothing; it stays,
+            because its item is no true negative for its user.
+    """
+    inside = pl.Series("inside", core) if core is not None else pl.lit(True).alias("inside")
+    enough = (pl.col("rating") >= recipe.history.min_rating).fill_null(True)
+    events = first.with_columns(inside).with_columns(liked=enough & pl.col("inside"))
+    events = events.with_columns(
+        position=pl.when("liked").then(pl.col("liked").cum_sum().over("user") - 1).cast(pl.Int32),
+        count=pl.col("liked").sum().over("user").cast(pl.Int32),
+    )
+    period = pl.when("inside").then(_period(recipe.history, cuts)).otherwise(pl.lit("outside", PERIOD))
+    return events.with_columns(period=period).drop("inside")
 
 
-def _period(events: pl.DataFrame, recipe: DataRecipe) -> pl.Expr:
-    if recipe.split == "global_time":
-        validation, test = (events["timestamp"].quantile(at, "lower") for at in (_VALIDATION_FROM, _TEST_FROM))
+def _period(history: HistorySettings, cuts: TimeCuts | None) -> pl.Expr:
+    train, validation, test = (pl.lit(name, PERIOD) for name in PERIODS[:3])
+    if cuts is not None:
         time = pl.col("timestamp")
-        return (
-            pl.when(time >= test)
-            .then(pl.lit("test"))
-            .when(time >= validation)
-            .then(pl.lit("validation"))
-            .otherwise(pl.lit("train"))
-        )
+        later = pl.when(time >= cuts.test).then(test).when(time >= cuts.validation).then(validation)
+        return later.otherwise(train)
     # A user too short to be tested is all training. What was not liked is held out with the liked event before it.
-    tested = pl.col("count") >= recipe.history.min_history + 1
-    reached = pl.col("position").forward_fill().over("user_id").fill_null(-1)
-    return (
-        pl.when(tested & (reached >= pl.col("count") - 1)).then(pl.lit("test"))
-        .when(tested & (reached == pl.col("count") - 2)).then(pl.lit("validation"))
-        .otherwise(pl.lit("train"))
-    )  # fmt: skip
+    tested = pl.col("count") >= history.min_history + 1
+    reached = pl.col("position").forward_fill().over("user").fill_null(-1)
+    last = pl.when(tested & (reached >= pl.col("count") - 1)).then(test)
+    return last.when(tested & (reached == pl.col("count") - 2)).then(validation).otherwise(train)
 
 
-def targets(events: pl.DataFrame, recipe: DataRecipe) -> pl.DataFrame:
-    """Return the liked events that are targets, with their `split`.
+def time_cuts(times: Sequence[pl.Series]) -> TimeCuts:
+    """Return the moments at which validation and test begin: quantiles of all interaction times, shard by shard.
 
-    In validation and test that is each user's first event of the period, so that its history ends before the period;
-    in training the last `train_targets_per_user`. All have at least `min_history` liked events before them.
+    Two passes over counts, so that memory does not grow with the interactions: the first finds the stretch of time, the
+    second the moment in it.
     """
-    history = recipe.history
-    liked = events.filter("liked").with_columns(
-        from_start=pl.col("position").rank("ordinal").over("user_id", "period"),
-        from_end=pl.col("position").rank("ordinal", descending=True).over("user_id", "period"),
-    )
-    held_out = (pl.col("period") != "train") & (pl.col("from_start") == 1)
-    training = (pl.col("period") == "train") & (pl.col("from_end") <= history.train_targets_per_user)
-    chosen = liked.filter((held_out | training) & (pl.col("position") >= history.min_history))
-    return chosen.drop("from_start", "from_end").rename({"period": "split"})
+    width = 1 << 16
+    counts = pl.concat([(time.rename("time") // width).value_counts() for time in times])
+    coarse = counts.group_by("time").agg(pl.col("count").sum()).sort("time")
+    total = int(coarse["count"].sum())
+    reached = coarse["count"].cum_sum()
+    found = []
+    for share in (_VALIDATION_FROM, _TEST_FROM):
+        rank = int(share * (total - 1))  # the "lower" quantile
+        place = int((reached <= rank).sum())
+        stretch, before = int(coarse["time"][place]), int(reached[place - 1]) if place else 0
+        inside = pl.concat([time.filter(time // width == stretch) for time in times]).sort()
+        found.append(int(inside[rank - before]))
+    return TimeCuts(*found)
 
 
-def histories(events: pl.DataFrame, chosen: pl.DataFrame, max_history: int) -> pl.DataFrame:
-    """Return `user_id`, `position` and `history` for each of `chosen`.
+def k_core(
+    shards: Sequence[tuple[NDArray[np.uint32], NDArray[np.uint32]]], items: int, k: int
+) -> list[NDArray[np.bool_]]:
+    """Return which events are in the k-core: every user and every item has `k` of them.
 
-    A history holds the item ids of the liked events before that position, latest first, at most `max_history`.
+    Args:
+        shards: users and items of each shard's events; no user is in two shards.
+        items: items in the catalogue.
+        k: the fewest events of a user, and of an item.
     """
-    keys = ["user_id", "position"]
-    steps = chosen.select(keys).with_columns(
-        before=pl.int_ranges(pl.max_horizontal(pl.col("position") - max_history, 0), pl.col("position"), dtype=pl.Int32)
-    )
-    earlier = events.filter("liked").select("user_id", pl.col("position").alias("before"), "item_id")
-    rows = steps.explode("before").join(earlier, on=["user_id", "before"], how="inner")
-    return (
-        rows.sort([*keys, "before"], descending=[False, False, True])
-        .group_by(keys, maintain_order=True)
-        .agg(pl.col("item_id").alias("history"))
+    inside = [np.ones(len(users), dtype=np.bool_) for users, _ in shards]
+    while True:
+        counts = np.zeros(items, np.int64)
+        for (_, item), kept in zip(shards, inside, strict=True):
+            counts += np.bincount(item[kept], minlength=items)
+        enough = counts >= k
+        removed = 0
+        for number, (users, item) in enumerate(shards):
+            kept = inside[number] & enough[item]
+            per_user = np.bincount(users[kept], minlength=int(users.max(initial=-1)) + 1)
+            kept &= per_user[users] >= k
+            removed += int(inside[number].sum() - kept.sum())
+            inside[number] = kept
+        if not removed:
+            return inside
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The events that samples ask for, in order of user and time, as arrays of equal length.
+
+    Attributes:
+        user: place among the shard's users.
+        item: row of the catalogue.
+        split: 0 train, 1 validation, 2 test.
+        history: rows of the catalogue of the liked events before each target, latest first, target after target.
+        starts: where each target's history begins in `history`.
+        lengths: how long it is.
+    """
+
+    user: NDArray[np.uint32]
+    item: NDArray[np.uint32]
+    split: NDArray[np.uint8]
+    history: NDArray[np.uint32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+def find_targets(events: pl.DataFrame, settings: HistorySettings) -> Targets:
+    """Return the targets of a shard: each user's first liked event of a held-out period, the latest ones of training."""
+    liked = events.filter("liked")
+    chosen = liked.select(
+        "user",
+        "item",
+        "position",
+        split=pl.col("period").cast(PERIOD).to_physical().cast(pl.UInt8),
+        from_start=pl.int_range(pl.len()).over("user", "period"),
+        size=pl.len().over("user", "period"),
+    ).with_row_index("row")
+    held_out = (pl.col("split") > 0) & (pl.col("from_start") == 0)
+    latest = pl.col("size") - pl.col("from_start") <= settings.train_targets_per_user
+    wanted = (held_out | ((pl.col("split") == 0) & latest)) & (pl.col("position") >= settings.min_history)
+    chosen = chosen.filter(wanted)
+    row = chosen["row"].to_numpy().astype(np.int64)
+    lengths = np.minimum(chosen["position"].to_numpy(), settings.max_history).astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    # A liked event's position counts its user's liked rows before it, so a history is the rows just above.
+    back = np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(starts, lengths)
+    return Targets(
+        user=chosen["user"].to_numpy(),
+        item=chosen["item"].to_numpy(),
+        split=chosen["split"].to_numpy(),
+        history=liked["item"].to_numpy()[np.repeat(row, lengths) - 1 - back],
+        starts=starts,
+        lengths=lengths,
     )
 
 
-def popularity(events: pl.DataFrame) -> pl.DataFrame:
-    """Return `item_id` and `popularity`: how many training-period events each item has."""
+def item_statistics(events: pl.DataFrame) -> pl.DataFrame:
+    """Return `item`, `popularity` (events), `rated` and `rating_sum` over a shard's training period."""
     return (
-        events.filter(pl.col("period") == "train").group_by("item_id").agg(pl.len().alias("popularity")).sort("item_id")
+        events.filter(pl.col("period") == "train")
+        .group_by("item")
+        .agg(
+            popularity=pl.len(),
+            rated=pl.col("rating").count(),
+            rating_sum=pl.col("rating").cast(pl.Float64).sum(),
+        )
+        .sort("item")
     )

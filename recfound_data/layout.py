@@ -99,6 +99,18 @@ def read_split(folder: Path, config: str, split: str | None = None) -> pl.DataFr
     return pl.read_parquet(files) if files else pl.DataFrame(schema=schema_of(config))
 
 
+def require_replaceable(out: Path, marker: str = MANIFEST) -> None:
+    """Raise unless `out` is absent, empty, or holds `marker`, that is, was written by this project.
+
+    Raises:
+        UsageError: `out` holds something else.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / marker).exists())):
+        raise UsageError(
+            f"{out.absolute()}: exists and holds something else (no {marker}); name a new folder or remove it"
+        )
+
+
 @contextmanager
 def replacing(out: Path, marker: str = MANIFEST) -> Iterator[Path]:
     """Yield a folder beside `out` to write in; it takes `out`'s place at the end, whole, or goes when the work fails.
@@ -109,9 +121,8 @@ def replacing(out: Path, marker: str = MANIFEST) -> Iterator[Path]:
         UsageError: `out` holds something else.
         RecfoundError: the disk is full or cannot be written.
     """
+    require_replaceable(out, marker)
     out = out.absolute()
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / marker).exists())):
-        raise UsageError(f"{out}: exists and holds something else (no {marker}); name a new folder or remove it")
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     try:

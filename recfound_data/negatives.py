@@ -1,91 +1,170 @@
 """Negatives that are hard and true: as popular as the positive, from its corpus and domain, never one that is known.
 
-Drawn, not searched: every draw is a hash of the sample and a counter, so it depends on no order and no worker.
+Drawn, not searched: every draw is a function of the sample's seed and a counter, so it depends on no order, no shard and
+no worker. Arrays throughout, because this is the hottest loop of a build.
 """
 
 from __future__ import annotations
 
-import polars as pl
+from dataclasses import dataclass
 
-from recfound_data.identity import draw
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recfound_data.identity import draw, drawn
 
 _WINDOW = 100
-_ROUNDS = ((3, _WINDOW), (20, 10 * _WINDOW), (60, 10**9))
+_ROUNDS = ((1.3, _WINDOW), (4.0, 10 * _WINDOW), (40.0, 1 << 40))
 """Draws per wanted negative and half-width of the popularity window, round by round for what is still short."""
+_WHOLE_DOMAIN = 4_096
+"""A domain of at most so many items is searched whole, in drawn order, for what is short after the last round."""
+_AT_ONCE = 1 << 22
+"""Draws that are looked at together."""
+
+Items = NDArray[np.uint32]
 
 
-def ranked(catalogue: pl.DataFrame, popularity: pl.DataFrame | None) -> pl.DataFrame:
-    """Return `item_id`, `domain`, `title_key`, `rank` by popularity inside the domain, and the domain's `size`."""
-    items = catalogue.select("item_id", "domain", "title_key")
-    if popularity is None:
-        items = items.with_columns(popularity=pl.lit(0))
+@dataclass(frozen=True)
+class Ranking:
+    """The items of a corpus by popularity inside their domain.
+
+    Attributes:
+        by_rank: items, domain after domain, the most popular first.
+        rank: each item's place in `by_rank`.
+        first: where each item's domain begins in `by_rank`.
+        size: how many items its domain has.
+        product: equal for duplicates of one product.
+    """
+
+    by_rank: Items
+    rank: NDArray[np.int64]
+    first: NDArray[np.int64]
+    size: NDArray[np.int64]
+    product: Items
+
+    @classmethod
+    def of(cls, statistics: pl.DataFrame, catalogue: pl.DataFrame) -> Ranking:
+        """Return the ranking that `rank_items` stored."""
+        rank, first, size = (statistics[name].to_numpy() for name in ("rank", "first", "size"))
+        by_rank = np.empty(len(rank), np.uint32)
+        by_rank[rank] = np.arange(len(rank), dtype=np.uint32)
+        return cls(by_rank, rank, first, size, catalogue["product"].to_numpy())
+
+
+def rank_items(catalogue: pl.DataFrame, statistics: pl.DataFrame | None) -> pl.DataFrame:
+    """Return a row an item, in the catalogue's order: its statistics and its rank by popularity.
+
+    Columns: `item`, `popularity`, `rated`, `rating_mean` (null where nobody rated it), `rank`, `first` and `size`; the
+    last three as in `Ranking`.
+
+    Args:
+        catalogue: of the corpus.
+        statistics: sums as `events.item_statistics` returns them, over all shards; None without events.
+    """
+    items = catalogue.select("item", "item_id", "domain")
+    if statistics is None:
+        none = {"popularity": pl.UInt32, "rated": pl.UInt32, "rating_sum": pl.Float64}
+        items = items.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in none.items())
     else:
-        items = items.join(popularity, on="item_id", how="left").with_columns(pl.col("popularity").fill_null(0))
-    items = items.with_columns(tie=draw(0, "rank", pl.col("item_id"))).sort(
-        ["domain", "popularity", "tie"], descending=[False, True, False]
+        items = items.join(statistics, on="item", how="left", maintain_order="left")
+    items = items.with_columns(
+        pl.col("popularity", "rated").fill_null(0), tie=draw(0, "rank", pl.col("item_id"))
+    ).with_columns(rating_mean=pl.when(pl.col("rated") > 0).then(pl.col("rating_sum") / pl.col("rated")))
+    ordered = items.sort(["domain", "popularity", "tie"], descending=[False, True, False])
+    ordered = ordered.with_columns(rank=pl.int_range(pl.len(), dtype=pl.Int64)).with_columns(
+        first=pl.col("rank").min().over("domain"), size=pl.len().over("domain").cast(pl.Int64)
     )
-    return items.select(
-        "item_id",
-        "domain",
-        "title_key",
-        rank=pl.int_range(pl.len(), dtype=pl.Int64).over("domain"),
-        size=pl.len().over("domain").cast(pl.Int64),
-    )
+    return ordered.sort("item").select("item", "popularity", "rated", "rating_mean", "rank", "first", "size")
+
+
+def known_products(owner: NDArray[np.integer], product: Items) -> NDArray[np.uint64]:
+    """Return pairs of an owner and a product that it knows, each as one number, sorted."""
+    return np.unique(_pair(owner, product))
 
 
 def draw_negatives(
-    wanted: pl.DataFrame, known: pl.DataFrame, items: pl.DataFrame, count: int, seed: int
-) -> pl.DataFrame:
-    """Return `id` and `negative_ids`, `count` for each row of `wanted` that has so many; the others are absent.
+    positive: Items,
+    owner: NDArray[np.integer],
+    seed: NDArray[np.uint64],
+    known: NDArray[np.uint64],
+    ranks: Ranking,
+    count: int,
+) -> tuple[NDArray[np.intp], Items]:
+    """Return the rows that have `count` negatives, and their negatives `[rows, count]`, nearest draws first.
 
     Args:
-        wanted: `id` of the sample, `positive_id`, and `owner`, whose known items are never its negatives.
-        known: pairs of `owner` and `item_id`.
-        items: as `ranked` returns them.
+        positive: `[samples]` items.
+        owner: `[samples]`; what an owner knows is never its negative.
+        seed: `[samples]`; what the draws of a sample come from.
+        known: as `known_products` returns it.
+        ranks: of the corpus.
         count: negatives a sample.
-        seed: the recipe's.
     """
-    positive = items.select(
-        pl.col("item_id").alias("positive_id"), "domain", "rank", "size", pl.col("title_key").alias("positive_key")
-    )
-    base = wanted.select("id", "owner", "positive_id").join(positive, on="positive_id", how="inner")
-    owner_keys = (
-        known.join(items.select("item_id", "title_key"), on="item_id", how="inner")
-        .select("owner", "title_key")
-        .unique()
-    )
-    found = pl.DataFrame(schema={"id": pl.String, "item_id": pl.String, "title_key": pl.String})
-    for number, (per_negative, window) in enumerate(_ROUNDS):
-        have = found.group_by("id").agg(pl.len().alias("have"))
-        short = base.join(have, on="id", how="left").filter(pl.col("have").fill_null(0) < count)
-        if short.is_empty():
-            break
-        drawn = _candidates(short, items, count * per_negative, window, seed + number)
-        # A duplicate of a known item is as known as the item itself: titles decide, not ids.
-        true = drawn.filter(pl.col("title_key") != pl.col("positive_key")).join(
-            owner_keys, on=["owner", "title_key"], how="anti", maintain_order="left"
-        )
-        found = pl.concat([found, true.select("id", "item_id", "title_key")])
-        found = (
-            found.unique(["id", "title_key"], keep="first", maintain_order=True)
-            .group_by("id", maintain_order=True)
-            .head(count)
-        )
-    grouped = found.group_by("id", maintain_order=True).agg(pl.col("item_id").alias("negative_ids"))
-    return grouped.filter(pl.col("negative_ids").list.len() == count)
+    found = np.zeros((len(positive), count), np.uint32)
+    have = np.zeros(len(positive), np.int64)
+    first_draw = 0
+    for per_negative, window in _ROUNDS:
+        draws = int(per_negative * count) + 4
+        for rows in _chunks(np.flatnonzero(have < count), draws):
+            low = np.maximum(ranks.rank[positive[rows]] - window, ranks.first[positive[rows]])
+            last = ranks.first[positive[rows]] + ranks.size[positive[rows]] - 1
+            span = (np.minimum(ranks.rank[positive[rows]] + window, last) - low + 1).astype(np.uint64)
+            at = drawn(seed[rows], draws, first_draw) % span[:, None]
+            candidates = ranks.by_rank[low[:, None] + at.astype(np.int64)]
+            _take(rows, candidates, positive, owner, known, ranks, found, have)
+        first_draw += draws
+    for row in np.flatnonzero((have < count) & (ranks.size[positive] <= _WHOLE_DOMAIN)):
+        # Few: what a small domain has left is taken in drawn order.
+        begin, size = ranks.first[positive[row]], int(ranks.size[positive[row]])
+        order = np.argsort(drawn(seed[row : row + 1], size, first_draw)[0], kind="stable")
+        candidates = ranks.by_rank[begin + order][None, :]
+        _take(np.array([row]), candidates, positive, owner, known, ranks, found, have)
+    enough = np.flatnonzero(have == count)
+    return enough, found[enough]
 
 
-def _candidates(base: pl.DataFrame, items: pl.DataFrame, draws: int, window: int, seed: int) -> pl.DataFrame:
-    """Return `draws` items for each row, at ranks within `window` of the positive's, in the order drawn."""
-    low = pl.max_horizontal(pl.col("rank") - window, 0)
-    high = pl.min_horizontal(pl.col("rank") + window, pl.col("size") - 1)
-    rows = base.with_columns(low=low, span=high - low + 1).with_columns(
-        draw=pl.int_ranges(0, pl.min_horizontal(pl.lit(draws), pl.col("span") * 2), dtype=pl.Int64)
-    )
-    rows = rows.explode("draw", empty_as_null=False, keep_nulls=False)
-    at = pl.col("low") + (draw(seed, "negative", pl.col("id"), pl.col("draw")) % pl.col("span").cast(pl.UInt64)).cast(
-        pl.Int64
-    )
-    picked = rows.select("id", "owner", "positive_key", "domain", rank=at)
-    lookup = items.select("item_id", "domain", "title_key", "rank")
-    return picked.join(lookup, on=["domain", "rank"], how="inner", maintain_order="left")
+def _chunks(rows: NDArray[np.intp], width: int) -> list[NDArray[np.intp]]:
+    return [part for part in np.array_split(rows, max(1, len(rows) * width // _AT_ONCE)) if len(part)]
+
+
+def _take(
+    rows: NDArray[np.intp],
+    candidates: Items,
+    positive: Items,
+    owner: NDArray[np.integer],
+    known: NDArray[np.uint64],
+    ranks: Ranking,
+    found: Items,
+    have: NDArray[np.int64],
+) -> None:
+    """Put the true negatives among `candidates` after those found, in the order drawn."""
+    count = found.shape[1]
+    earlier = np.where(np.arange(count)[None, :] < have[rows][:, None], found[rows].astype(np.int64), -1)
+    products = ranks.product[candidates].astype(np.int64)
+    taken = np.where(earlier >= 0, ranks.product[np.maximum(earlier, 0)].astype(np.int64), -1)
+    true = products != ranks.product[positive[rows]].astype(np.int64)[:, None]
+    true &= ~_among(_pair(owner[rows][:, None], products.astype(np.uint64)), known)
+    # A duplicate of a known item is as known as the item itself: products decide, not ids.
+    for place in range(count):
+        if (have[rows] > place).any():
+            true &= products != taken[:, place : place + 1]
+    for place in range(1, candidates.shape[1]):
+        same = (products[:, :place] == products[:, place : place + 1]) & true[:, :place]
+        true[:, place] &= ~same.any(axis=1)
+    place = have[rows][:, None] + np.cumsum(true, axis=1) - 1
+    fits = true & (place < count)
+    row, column = np.nonzero(fits)
+    found[rows[row], place[row, column]] = candidates[row, column]
+    have[rows] += fits.sum(axis=1)
+
+
+def _pair(owner: NDArray[np.integer], product: NDArray[np.integer]) -> NDArray[np.uint64]:
+    return (owner.astype(np.uint64) << np.uint64(32)) | product.astype(np.uint64)
+
+
+def _among(pairs: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    if not len(known):
+        return np.zeros(pairs.shape, np.bool_)
+    place = np.minimum(np.searchsorted(known, pairs), len(known) - 1)
+    return known[place] == pairs

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 from polars_hash import CryptographicHashingNameSpace
@@ -26,6 +28,7 @@ class UserKey:
 
     key: str
     secret: bool
+    corpus: str = ""
 
     @classmethod
     def from_environment(cls) -> UserKey:
@@ -33,9 +36,18 @@ class UserKey:
         key = os.environ.get(KEY_VARIABLE, "")
         return cls(key or _NO_KEY, bool(key))
 
+    def within(self, corpus: str) -> UserKey:
+        """Return the key for one corpus: the same raw id in two corpora is two users, a query id names one history."""
+        return replace(self, corpus=corpus)
+
     def pseudonym(self, user: pl.Expr) -> pl.Expr:
-        """Return HMAC-SHA-256 of `user` under the key, cut to 16 hexadecimal digits."""
-        return CryptographicHashingNameSpace(user).hmac_sha256(key=self.key).str.slice(0, 16)
+        """Return HMAC-SHA-256 of the corpus's name and `user` under the key, cut to 16 hexadecimal digits."""
+        named = pl.concat_str([pl.lit(self.corpus), user.cast(pl.String)], separator="\x1f")
+        return CryptographicHashingNameSpace(named).hmac_sha256(key=self.key).str.slice(0, 16)
+
+    def fingerprint(self) -> str:
+        """Return what tells two keys apart and gives neither away."""
+        return hmac.new(self.key.encode(), b"recfound: which key", hashlib.sha256).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return f"UserKey(secret={self.secret})"

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -55,6 +55,9 @@ class DataRecipe(Strict):
         item_text_chars: longest `text` of an item, in characters, cut at a word.
         validation_share: share of groups (queries, item pairs) in validation where the corpus has no such split.
         test_share: share of groups that go to test where the corpus has no official test split.
+        pairs_per_item: pairs drawn for each item, as anchor of item2item and for product_relation_prediction.
+        sentiment_per_user: reviews taken from one user for sentiment_analysis.
+        limits: most samples of a task by split, as `{user2item: {train: 86000, test: 4800}}`; those kept are drawn.
         rows_per_file: most rows in one Parquet file.
     """
 
@@ -67,7 +70,10 @@ class DataRecipe(Strict):
     item_text_chars: int = Field(default=600, ge=40)
     validation_share: float = Field(default=0.1, gt=0, lt=0.5)
     test_share: float = Field(default=0.1, gt=0, lt=0.5)
-    rows_per_file: int = Field(default=500_000, ge=1)
+    pairs_per_item: int = Field(default=2, ge=1)
+    sentiment_per_user: int = Field(default=1, ge=1)
+    limits: dict[str, dict[Literal["train", "validation", "test"], Annotated[int, Field(ge=0)]]] = {}
+    rows_per_file: int = Field(default=100_000, ge=1)
 
     @field_validator("tasks")
     @classmethod
@@ -82,6 +88,16 @@ class DataRecipe(Strict):
         if len(set(tasks)) != len(tasks):
             raise ValueError("a task is named twice")
         return tasks
+
+    @field_validator("limits")
+    @classmethod
+    def _limited(cls, limits: dict[str, Any]) -> dict[str, Any]:
+        from recfound_data.tasks import BUILDERS
+
+        for task in limits:
+            if task not in BUILDERS:
+                raise ValueError(f"there is no task {task!r} to limit{nearest(task, BUILDERS)}")
+        return limits
 
 
 def nearest(name: str, known: Any) -> str:

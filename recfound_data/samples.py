@@ -9,7 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from recfound_data.identity import draw
 from recfound_data.recipe import DataRecipe
@@ -64,10 +67,17 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Built:
-    """What one task made of one corpus; every frame has a column `split` besides its published ones."""
+    """What one task made of one shard.
+
+    Attributes:
+        samples: published columns, or a plan that the task's `render` turns into them; `id` and `split` in any case.
+            `query`, the query's id, for embedding tasks. In a plan also `twin`: 64 bits that are equal for samples that
+            ask and answer the same.
+        qrels: `split`, `query`, `item_id` or `item` (row of the catalogue), `grade`.
+        drops: what was left out, by reason.
+    """
 
     samples: pl.DataFrame
-    queries: pl.DataFrame | None = None
     qrels: pl.DataFrame | None = None
     drops: dict[str, int] = field(default_factory=dict)
 
@@ -83,32 +93,53 @@ def message(role: str, content: pl.Expr) -> pl.Expr:
     return pl.concat_list(pl.struct(role=pl.lit(role), content=content))
 
 
-def looked_up(frame: pl.DataFrame, column: str, catalogue: pl.DataFrame, value: str) -> pl.Series:
-    """Return `frame[column]`, a list of item ids, as a list of the items' `value` in the same order."""
-    flat = frame.select(row=pl.int_range(pl.len()), item_id=pl.col(column)).explode("item_id")
-    found = flat.join(catalogue.select("item_id", value), on="item_id", how="left", maintain_order="left")
-    return found.group_by("row", maintain_order=True).agg(value)[value]
+def gathered(values: pl.Series, rows: pl.Series) -> pl.Series:
+    """Return `values` at each list of row numbers in `rows`, as lists in the same order."""
+    flat = values.gather(pl.Series(rows.to_arrow().flatten()))
+    return _lists(flat.to_arrow(), rows.list.len().to_numpy().astype(np.int64))
 
 
-def embedding_rows(rows: pl.DataFrame, corpus: Corpus, task: str, phrasings: tuple[str, ...]) -> pl.DataFrame:
-    """Return samples in the embedding schema, with `split`.
+def lists(values: NDArray[Any], lengths: NDArray[np.int64]) -> pl.Series:
+    """Return runs of `values` as lists: the first `lengths[0]`, the next `lengths[1]`, and so on."""
+    return _lists(pa.array(values), lengths)
+
+
+def _lists(values: pa.Array, lengths: NDArray[np.int64]) -> pl.Series:
+    offsets = pa.array(np.concatenate((np.zeros(1, np.int64), np.cumsum(lengths))))
+    made = pl.from_arrow(pa.LargeListArray.from_arrays(offsets, values))
+    assert isinstance(made, pl.Series), "an array is no table"
+    return made
+
+
+def embedding_rows(
+    plan: pl.DataFrame, corpus: Corpus, task: str, phrasings: tuple[str, ...], anchors: pl.Series
+) -> pl.DataFrame:
+    """Return samples in the embedding schema.
 
     Args:
-        rows: `id`, `split`, `anchor`, `anchor_id`, `positive_id`, `negative_ids`.
+        plan: `id`, `query` (its id), `positive` and `negatives` (rows of the catalogue).
         corpus: its catalogue gives the texts of positives and negatives.
         task: the task's name.
         phrasings: its instructions.
+        anchors: the text of each anchor.
     """
-    texts = corpus.catalogue.select(pl.col("item_id").alias("positive_id"), "domain", pl.col("text").alias("positive"))
-    rows = rows.join(texts, on="positive_id", how="inner", maintain_order="left")
-    negatives = looked_up(rows, "negative_ids", corpus.catalogue, "text")
-    return rows.with_columns(
+    catalogue = corpus.tables["catalogue"]
+    positives = catalogue.select("domain", "text", "item_id")[plan["positive"]]
+    negatives = gathered(catalogue["text"], plan["negatives"])
+    return plan.select(
+        "id",
         task=pl.lit(task),
         corpus=pl.lit(corpus.name),
+        domain=positives["domain"],
         instruction=phrased(phrasings, corpus.recipe.seed, pl.col("id")),
+        anchor=anchors,
+        positive=positives["text"],
         negative=negatives.list.first(),
         more_negatives=negatives.list.slice(1),
-    ).select(*EMBEDDING, "split")
+        anchor_id=pl.col("query"),
+        positive_id=positives["item_id"],
+        negative_ids=gathered(catalogue["item_id"], plan["negatives"]),
+    ).select(list(EMBEDDING))
 
 
 def generative_rows(rows: pl.DataFrame, corpus: Corpus, task: str) -> pl.DataFrame:

@@ -114,7 +114,9 @@ RELATIONS = ("bought together", "viewed together", "similar")
 GROUPS: dict[str, Callable[[], pl.Expr]] = {
     "interactions": lambda: pl.col("user_id"),
     "users": lambda: pl.col("user_id"),
-    "judgements": lambda: title_key(clean(pl.col("query"))),
+    "judgements": lambda: pl.concat_str(
+        pl.col("domain").fill_null(""), title_key(clean(pl.col("query"))), separator="\x1f"
+    ),
     "questions": lambda: pl.col("item_id"),
     "dialogues": lambda: pl.col("dialogue_id"),
     "attributes": lambda: pl.col("product_id"),
@@ -171,6 +173,16 @@ class Source(Strict):
         """The corpus's name in the dataset."""
         return self.name or self.corpus
 
+    def paths(self) -> list[str]:
+        """Return the paths, globs and URLs that the entry names."""
+        return [path for field in self.path_fields if (path := getattr(self, field))]
+
+    def resolved(self, resolve: Callable[[str], str]) -> Self:
+        """Return this reader with every path that it holds replaced by what `resolve` makes of it."""
+        return self.model_copy(
+            update={field: resolve(path) for field in self.path_fields if (path := getattr(self, field))}
+        )
+
     def batches(self, people: People) -> Iterator[Batch]:
         """Yield the rows of all tables that the files of `path_fields` give; an empty path gives none.
 
@@ -182,7 +194,3 @@ class Source(Strict):
     def parts(self) -> list[Self]:
         """Return readers that can work side by side, in order, and together give what this one gives."""
         return [self]
-
-
-class CorpusTables:
-    """Going away."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
-from recfound_data.cleaning import clean, title_key
-from recfound_data.identity import draw, sample_id, stable_id
-from recfound_data.negatives import draw_negatives, ranked
-from recfound_data.samples import Built, Corpus, embedding_rows, group_split
+from recfound_data.catalogue import global_id
+from recfound_data.cleaning import clean
+from recfound_data.identity import draw, hash64, sample_id
+from recfound_data.negatives import Ranking, draw_negatives, known_products
+from recfound_data.samples import Built, Corpus, embedding_rows, lists, official_split
 
 TASK = "query2item"
 DRIVEN_BY = "judgements"
-READS = ("catalogue",)
+READS = ("catalogue", "item_stats")
 PHRASINGS = (
     "Find the product that a customer searching for this wants.",
     "Retrieve a product that answers this shopping query.",
@@ -22,82 +24,87 @@ EXACT, SUBSTITUTE = 3, 2
 
 
 def build(corpus: Corpus) -> Built:
-    """Return a sample for every exact match.
+    """Return a plan of a sample for every exact match.
 
-    Negatives are products judged irrelevant or complements first, then drawn from the unjudged ones.
+    Negatives are products judged irrelevant or complements first, then drawn from the unjudged ones. A query is its
+    words: queries of the same words have one id, so they cannot fall apart over splits.
     """
-    assert corpus.judgements is not None, "NEEDS names the table that build() is given"
-    recipe, cleaned = corpus.recipe, corpus.judgements.with_columns(query=clean(pl.col("query")))
+    recipe, catalogue = corpus.recipe, corpus.tables["catalogue"]
+    cleaned = corpus.tables["judgements"].with_columns(query=clean(pl.col("query")))
     worded = cleaned.filter(pl.col("query") != "")
-    judged = _split(worded, corpus)
-    known_items = corpus.catalogue.select("item_id", "title_key", "domain")
-    usable = judged.join(known_items, on="item_id", how="inner", maintain_order="left")
-    exact = usable.filter(pl.col("grade") == EXACT).unique(["query_id", "title_key"], keep="first", maintain_order=True)
-    rows = exact.select(
+    judged = _judged(worded.with_columns(split=official_split(corpus, "judgements", TASK)), corpus.name)
+    items = catalogue.select("item_id", "item", "product", "text_hash")
+    usable = judged.join(items, on="item_id", how="inner", maintain_order="left")
+    owners = usable.select(owner=pl.col("group").rank("dense")).to_series().to_numpy()
+    usable = usable.with_columns(owner=owners)
+    exact = usable.filter(pl.col("grade") == EXACT).unique(["group", "product"], keep="first", maintain_order=True)
+    exact = exact.with_columns(id=sample_id(pl.col("group"), TASK, corpus.name, pl.col("item_id")))
+    seeds = exact.select(hash64(pl.concat_str(pl.lit(str(recipe.seed)), "id"))).to_series().to_numpy()
+    ranks = Ranking.of(corpus.tables["item_stats"], catalogue)
+    known = known_products(owners, usable["product"].to_numpy())
+    rows, drawn = draw_negatives(
+        exact["item"].to_numpy(), exact["owner"].to_numpy(), seeds, known, ranks, recipe.negatives
+    )
+    kept = exact[rows].with_columns(negatives=lists(drawn.ravel(), np.full(len(rows), recipe.negatives, np.int64)))
+    kept = kept.join(_judged_negatives(kept, usable, recipe.seed), on="id", how="left", maintain_order="left")
+    both = pl.concat_list(pl.col("wrong").fill_null([]), "negatives").list.head(recipe.negatives)
+    plan = kept.select(
+        "id",
         "split",
-        "query_id",
-        anchor="query",
-        positive_id="item_id",
-        anchor_id="query_id",
-        id=sample_id(pl.col("query_id"), TASK, corpus.name, pl.col("item_id")),
+        query="group",
+        words="query",
+        positive="item",
+        negatives=both,
+        twin=hash64(pl.concat_str("query", pl.col("text_hash").cast(pl.String), separator="\n")),
     )
-    wanted = rows.select("id", "positive_id", owner="query_id")
-    known = usable.select("item_id", owner="query_id")
-    drawn = draw_negatives(wanted, known, ranked(corpus.catalogue, None), recipe.negatives, recipe.seed)
-    kept = rows.join(drawn, on="id", how="inner", maintain_order="left")
-    kept = kept.join(_judged_negatives(rows, usable, recipe.seed), on="id", how="left", maintain_order="left")
-    both = pl.concat_list(pl.col("judged_ids").fill_null([]), "negative_ids").list.head(recipe.negatives)
-    samples = embedding_rows(kept.with_columns(negative_ids=both), corpus, TASK, PHRASINGS)
-    queries = samples.select("split", query_id="anchor_id", task="task", text="anchor").unique(
-        "query_id", keep="first", maintain_order=True
+    qrels = usable.select("split", "item", "grade", query="group").join(
+        plan.select("query"), on="query", how="semi", maintain_order="left"
     )
-    qrels = usable.select("split", "query_id", "item_id", "grade").join(
-        queries.select("query_id"), on="query_id", how="semi", maintain_order="left"
+    return Built(
+        plan,
+        qrels,
+        {
+            "judgement of a query without words": len(cleaned) - len(worded),
+            "judgement of an item that has no metadata": len(judged) - len(usable),
+            "exact match repeated": len(usable.filter(pl.col("grade") == EXACT)) - len(exact),
+            "exact match without enough negatives": len(exact) - len(kept),
+        },
     )
-    drops = {
-        "judgement of a query without words": len(cleaned) - len(worded),
-        "judgement of an item that has no metadata": len(judged) - len(usable),
-        "exact match repeated": len(usable.filter(pl.col("grade") == EXACT)) - len(exact),
-        "exact match without enough negatives": len(rows) - len(kept),
-    }
-    return Built(samples, queries, qrels.unique(["query_id", "item_id"], keep="first", maintain_order=True), drops)
 
 
-def _split(judgements: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
-    """Return the judgements with `query_id` and `split` decided by the query's words.
+def render(plan: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
+    """Return the samples of a plan."""
+    return embedding_rows(plan, corpus, TASK, PHRASINGS, anchors(plan, corpus))
 
-    The official test split is kept; validation comes out of training. Queries of the same words have one id, so they
-    cannot fall apart over splits; where the official splits tear them apart, test wins.
-    """
-    words = judgements.with_columns(query_id=stable_id(TASK, corpus.name, pl.col("domain"), title_key(pl.col("query"))))
-    official = pl.col("split").fill_null("").str.to_lowercase()
-    in_test = (official == "test").any().over("query_id")
-    drawn = group_split(pl.col("query_id"), corpus.recipe, TASK)
-    has_official = bool(words.select((official == "test").any()).item())
-    train = (
-        pl.when(drawn == "validation").then(pl.lit("validation")).otherwise(pl.lit("train")) if has_official else drawn
-    )
-    words = words.with_columns(split=pl.when(in_test).then(pl.lit("test")).otherwise(train))
-    text = words.unique("query_id", keep="first", maintain_order=True).select("query_id", "query")
+
+def anchors(plan: pl.DataFrame, corpus: Corpus) -> pl.Series:  # noqa: ARG001  (the plan holds the words)
+    """Return the words of each query."""
+    return plan["words"]
+
+
+def _judged(judgements: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return the best judgement of each query and item, the query in one wording, sorted."""
+    named = judgements.with_columns(item_id=global_id(name, pl.col("item_id")))
+    text = named.unique("group", keep="first", maintain_order=True).select("group", "query")
     best = (
-        words.drop("query", "domain")
+        named.select("group", "item_id", "grade", "split")
         .sort("grade", descending=True, maintain_order=True)
-        .unique(["query_id", "item_id"], keep="first", maintain_order=True)
+        .unique(["group", "item_id"], keep="first", maintain_order=True)
     )
-    return best.join(text, on="query_id", maintain_order="left").sort("query_id", "item_id")
+    return best.join(text, on="group", maintain_order="left").sort("group", "item_id")
 
 
 def _judged_negatives(rows: pl.DataFrame, judged: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """Return `id` and `judged_ids`: products judged irrelevant to the query, then its complements, each in drawn order.
+    """Return `id` and `wrong`: products judged irrelevant to the query, then its complements, each in drawn order.
 
     A substitute is no negative: it answers the query, only not exactly.
     """
-    keys = judged.select("query_id", "title_key", "item_id", "grade")
-    answers = keys.filter(pl.col("grade") >= SUBSTITUTE).select("query_id", "title_key").unique()
-    wrong = keys.join(answers, on=["query_id", "title_key"], how="anti", maintain_order="left")
-    pairs = rows.select("id", "query_id").join(wrong, on="query_id", how="inner", maintain_order="left")
-    pairs = pairs.sort("grade", maintain_order=True).unique(["id", "title_key"], keep="first", maintain_order=True)
-    pairs = pairs.with_columns(order=draw(seed, "judged", pl.col("id"), pl.col("item_id"))).sort(
-        "id", "grade", "order", "item_id"
+    keys = judged.select("group", "product", "item", "grade")
+    answers = keys.filter(pl.col("grade") >= SUBSTITUTE).select("group", "product").unique()
+    wrong = keys.join(answers, on=["group", "product"], how="anti", maintain_order="left")
+    pairs = rows.select("id", "group").join(wrong, on="group", how="inner", maintain_order="left")
+    pairs = pairs.sort("grade", maintain_order=True).unique(["id", "product"], keep="first", maintain_order=True)
+    pairs = pairs.with_columns(order=draw(seed, "judged", pl.col("id"), pl.col("item"))).sort(
+        "id", "grade", "order", "item"
     )
-    return pairs.group_by("id", maintain_order=True).agg(judged_ids="item_id")
+    return pairs.group_by("id", maintain_order=True).agg(wrong="item")

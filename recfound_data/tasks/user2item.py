@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from recfound_data.events import histories, popularity, targets
-from recfound_data.identity import sample_id
-from recfound_data.negatives import draw_negatives, ranked
-from recfound_data.samples import Built, Corpus, embedding_rows, looked_up
+from recfound_data.events import Targets, find_targets
+from recfound_data.identity import combined, hash64, mixed, sample_id
+from recfound_data.negatives import Ranking, draw_negatives, known_products
+from recfound_data.samples import SPLITS, Built, Corpus, embedding_rows, gathered, lists
 
 TASK = "user2item"
 DRIVEN_BY = "events"
-READS = ("catalogue",)
+READS = ("catalogue", "item_stats")
 PHRASINGS = (
     "Find the item that a customer with these earlier choices, latest first, will choose next.",
     "These are a user's recent choices, the newest at the top. Retrieve the item that follows.",
@@ -21,41 +23,54 @@ PHRASINGS = (
 
 
 def build(corpus: Corpus) -> Built:
-    """Return a sample for every target, with negatives as popular as it that its user never touched."""
-    events, recipe = _events(corpus), corpus.recipe
-    rows = target_rows(corpus)
-    wanted = rows.select("id", "positive_id", owner="user_id")
-    known = events.select("item_id", owner="user_id")
-    negatives = draw_negatives(
-        wanted, known, ranked(corpus.catalogue, popularity(events)), recipe.negatives, recipe.seed
-    )
-    kept = rows.join(negatives, on="id", how="inner", maintain_order="left")
-    samples = embedding_rows(kept.with_columns(anchor_id=pl.col("user_id")), corpus, TASK, PHRASINGS)
-    queries = samples.select("split", query_id="anchor_id", task="task", text="anchor").unique(
-        ["split", "query_id"], keep="last", maintain_order=True
-    )
-    liked = events.filter("liked").join(
-        queries.select(user_id="query_id").unique(), on="user_id", how="semi", maintain_order="left"
-    )
-    qrels = liked.select(split="period", query_id="user_id", item_id="item_id", grade=pl.lit(1, pl.Int8))
-    return Built(samples, queries, qrels, {"target without enough negatives": len(rows) - len(kept)})
+    """Return a plan of a sample for every target, with negatives as popular as it that its user never touched."""
+    events = corpus.tables["events"]
+    plan, lost = target_plan(corpus, TASK, corpus.recipe.negatives)
+    plan = plan.with_columns(query=pl.col("id").str.slice(0, 16))
+    asked = events.filter(pl.col("liked") & pl.col("group").is_in(plan["query"].unique().implode()))
+    qrels = asked.select(split=pl.col("period").cast(pl.String), query="group", item="item", grade=pl.lit(1, pl.Int8))
+    return Built(plan, qrels, {"target without enough negatives": lost})
 
 
-def target_rows(corpus: Corpus) -> pl.DataFrame:
-    """Return targets: `id`, `split`, `user_id`, `position`, `positive_id`, `history` (item ids), `anchor` (titles)."""
-    events = _events(corpus)
-    chosen = targets(events, corpus.recipe).select("user_id", "position", "split", positive_id="item_id")
-    rows = chosen.join(
-        histories(events, chosen, corpus.recipe.history.max_history), on=["user_id", "position"], how="inner"
-    )
-    rows = rows.sort("user_id", "position")
-    titles = looked_up(rows, "history", corpus.catalogue, "title")
-    return rows.with_columns(
-        anchor=titles.list.join("\n"),
-        id=sample_id(pl.col("user_id"), TASK, corpus.name, pl.col("positive_id"), pl.col("history").list.join(" ")),
-    )
+def render(plan: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
+    """Return the samples of a plan."""
+    return embedding_rows(plan, corpus, TASK, PHRASINGS, anchors(plan, corpus))
 
 
-def _events(corpus: Corpus) -> pl.DataFrame:
-    assert corpus.events is not None, "NEEDS names the table that build() is given"
-    return corpus.events
+def anchors(plan: pl.DataFrame, corpus: Corpus) -> pl.Series:
+    """Return the titles of each history, a line each."""
+    return gathered(corpus.tables["catalogue"]["title"], plan["history"]).list.join("\n")
+
+
+def target_plan(corpus: Corpus, task: str, negatives: int) -> tuple[pl.DataFrame, int]:
+    """Return `id`, `split`, `history`, `positive`, `negatives` and `twin` of each target, and how many found too few.
+
+    user2item and sequential_recommendation have the same targets: what is held out in one is held out in the other.
+    """
+    events, catalogue, recipe = corpus.tables["events"], corpus.tables["catalogue"], corpus.recipe
+    targets = find_targets(events, recipe.history)
+    ids = catalogue.select("id_hash", "title_hash", "text_hash")
+    asked, twins = _hashes(targets, ids)
+    users = events.unique("user", keep="first", maintain_order=True)["group"]
+    frame = pl.DataFrame({"group": users.gather(targets.user), "asked": asked, "split": targets.split})
+    frame = frame.select("split", id=sample_id(pl.col("group"), task, corpus.name, pl.col("asked")))
+    seeds = frame.select(hash64(pl.concat_str(pl.lit(str(recipe.seed)), "id"))).to_series().to_numpy()
+    known = known_products(events["user"].to_numpy(), events["product"].to_numpy())
+    ranks = Ranking.of(corpus.tables["item_stats"], catalogue)
+    rows, drawn = draw_negatives(targets.item, targets.user, seeds, known, ranks, negatives)
+    plan = frame.with_columns(
+        pl.col("split").replace_strict(dict(enumerate(SPLITS)), return_dtype=pl.String),
+        history=lists(targets.history, targets.lengths),
+        positive=pl.Series(targets.item),
+        twin=pl.Series(twins),
+    )[rows]
+    every = lists(drawn.ravel(), np.full(len(rows), negatives, np.int64))
+    return plan.with_columns(negatives=every), len(frame) - len(rows)
+
+
+def _hashes(targets: Targets, items: pl.DataFrame) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Return what names each target, from the ids of its items, and what its texts share with a twin's."""
+    id_hash, title_hash, text_hash = (items[name].to_numpy() for name in ("id_hash", "title_hash", "text_hash"))
+    asked = combined(id_hash[targets.history], targets.starts, targets.lengths)
+    read = combined(title_hash[targets.history], targets.starts, targets.lengths)
+    return mixed(asked + id_hash[targets.item]), mixed(read + text_hash[targets.item])

@@ -1,0 +1,145 @@
+"""Units of work: each writes a folder of its own, whole or not at all, so that a killed build goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from recfound_data.errors import RecfoundError
+from recfound_data.progress import Progress
+
+DONE = "done.json"
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work.
+
+    Attributes:
+        folder: where its result lies; a folder that is there is done.
+        work: called with a folder to write in and `arguments`; what it returns, as JSON, is the unit's result.
+        arguments: plain values that can go to another process.
+        size: how much work it is, in any measure that the units of a stage share.
+    """
+
+    folder: Path
+    work: Callable[..., Result]
+    arguments: tuple[Any, ...]
+    size: int = 1
+
+
+class Stage(AbstractContextManager["Stage"]):
+    """Runs units, in this process or in `workers` others; their number changes the time and nothing else."""
+
+    def __init__(self, workers: int, quiet: bool = False) -> None:
+        self._workers, self._quiet = workers, quiet
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, what: str, units: Sequence[Unit], rows: str = "rows") -> list[Result]:
+        """Return the units' results in their order, doing those that are not done yet.
+
+        Raises:
+            RecfoundError: a worker died.
+        """
+        started, done = time.monotonic(), 0
+        total = sum(unit.size for unit in units)
+        results: dict[int, Result] = {}
+        with Progress(what, total) if not self._quiet and total else _Silent() as progress:
+            for number, result in self._results(units):
+                results[number] = result
+                done += int(result.get("rows", 0))
+                rate = done / max(time.monotonic() - started, 1e-9)
+                progress.advance(units[number].size, {rows: f"{done:,}", f"{rows}/s": f"{rate:,.0f}"})
+        return [results[number] for number in range(len(units))]
+
+    def _results(self, units: Sequence[Unit]) -> Iterator[tuple[int, Result]]:
+        todo = []
+        for number, unit in enumerate(units):
+            result = finished(unit.folder)
+            if result is None:
+                todo.append(number)
+            else:
+                yield number, result
+        if self._workers == 1:
+            for number in todo:
+                yield number, _do(units[number])
+        elif todo:
+            yield from self._spread(units, todo)
+
+    def _spread(self, units: Sequence[Unit], todo: Sequence[int]) -> Iterator[tuple[int, Result]]:
+        if self._pool is None:
+            # Spawned, not forked: polars keeps threads, and a fork would copy their locks.
+            self._pool = ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
+        # The largest first: the last unit to finish decides when the stage does.
+        order = sorted(todo, key=lambda number: -units[number].size)
+        running: dict[Future[Result], int] = {self._pool.submit(_do, units[number]): number for number in order}
+        try:
+            while running:
+                ready, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool:
+            raise WorkerDied(
+                "a worker died, most likely for want of memory; run the same command again, with fewer --workers: "
+                "it goes on where this one stopped"
+            ) from None
+
+
+class WorkerDied(RecfoundError):
+    """A worker process ended without a result; what the others finished is kept."""
+
+
+class _Silent(AbstractContextManager["_Silent"]):
+    def advance(self, count: int = 1, facts: object = None) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+def finished(folder: Path) -> Result | None:
+    """Return the result of a unit that is done, or None."""
+    try:
+        result = json.loads((folder / DONE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    assert isinstance(result, dict), "a unit's result is a dictionary"
+    return result
+
+
+def _do(unit: Unit) -> Result:
+    partial = unit.folder.with_name(f".{unit.folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    result = unit.work(partial, *unit.arguments)
+    (partial / DONE).write_text(json.dumps(result), encoding="utf-8")
+    partial.rename(unit.folder)
+    return result
+
+
+def total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Return the sums of counts by name, without those that are nothing."""
+    sums: dict[str, int] = {}
+    for part in counts:
+        for name, count in part.items():
+            sums[name] = sums.get(name, 0) + count
+    return {name: count for name, count in sums.items() if count}
