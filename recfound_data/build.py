@@ -55,9 +55,11 @@ from recfound_data.shards import ALL, ranges
 from recfound_data.sources import expand
 from recfound_data.tables import GROUPS, Source
 from recfound_data.tasks import BUILDERS
-from recfound_data.units import Result, Stage, Unit, WorkerDied, total
+from recfound_data.units import Result, Stage, Unit, WorkerDiedError, total
 from recfound_data.writing import FilePlan, Slice, file_plans, write_file, write_items
 
+_Folders = dict[str, list[Path]]
+"""Folders of finished units by corpus."""
 _ROWS_PER_SHARD = {"interactions": 250_000, "judgements": 500_000, "pairs": 250_000, "catalogue": 50_000}
 _TEXT_ROWS_PER_SHARD = 20_000
 """Rows of tables whose rows hold whole texts: questions, dialogues, products."""
@@ -104,7 +106,7 @@ def build(
         reading = Reading(key, strict, "sentiment_analysis" in settings.tasks, quiet)
         job = _Build(work, settings, stage)
         prepared = job.prepare(sources, reading)
-        chosen = job.plan(sources, prepared)
+        chosen = job.plan(prepared)
         written = job.write(prepared, chosen)
         with replacing(Path(out)) as folder:
             manifest = job.manifest(folder, sources, key, chosen, written)
@@ -157,6 +159,10 @@ class _Build:
         for label, result in zip(labels, catalogues, strict=True):
             self._rows[label]["catalogue"] = result["rows"]
         first, events = self._events(labels, folders)
+
+        def ranked(label: str) -> tuple[Any, ...]:
+            return (work / "catalogue" / label / CATALOGUE, events[label])
+
         self._each(
             "ranks",
             labels,
@@ -187,9 +193,7 @@ class _Build:
             self._count(label, result)
         return results
 
-    def _events(
-        self, labels: list[str], folders: dict[str, list[Path]]
-    ) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    def _events(self, labels: list[str], folders: _Folders) -> tuple[_Folders, _Folders]:
         work, recipe = self._work, self._recipe
         shards = [
             (label, number, within)
@@ -226,9 +230,7 @@ class _Build:
         )
         return first, events
 
-    def _pairs(
-        self, labels: list[str], folders: dict[str, list[Path]], events: dict[str, list[Path]]
-    ) -> dict[str, Path]:
+    def _pairs(self, labels: list[str], folders: _Folders, events: _Folders) -> dict[str, Path]:
         work, recipe = self._work, self._recipe
         if not any(BUILDERS[task].driven_by == "pairs" for task in recipe.tasks):
             return {}
@@ -263,7 +265,7 @@ class _Build:
             self._rows[label]["pairs"] = result["rows"]
         return {label: work / "pairs" / label for label in able}
 
-    def plan(self, sources: list[Source], prepared: list[Prepared]) -> dict[str, _Plans]:
+    def plan(self, prepared: list[Prepared]) -> dict[str, _Plans]:
         """Make the plans of all tasks and choose what stays."""
         plans: dict[str, _Plans] = {}
         units: dict[str, list[Unit]] = {}
@@ -440,7 +442,7 @@ def _work_folder(out: Path, identity: dict[str, Any], quiet: bool) -> Iterator[P
             name.write_text(text, encoding="utf-8")
             try:
                 yield work
-            except (KeyboardInterrupt, WorkerDied):
+            except (KeyboardInterrupt, WorkerDiedError):
                 raise
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)

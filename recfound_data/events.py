@@ -1,8 +1,8 @@
 """Interactions in time order, and which period each belongs to.
 
 An event is one user's first interaction with one product. Its `period` says what may be derived from it: `train` alone
-feeds popularity, co-liked pairs, profiles, reviews and training targets; `validation` and `test` are held out, `outside`
-(the k-core) feeds nothing. All functions work on one shard of users.
+feeds popularity, co-liked pairs, profiles, reviews and training targets; `validation` and `test` are held out,
+`outside` (the k-core) feeds nothing. All functions work on one shard of users.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Targets:
 
 
 def find_targets(events: pl.DataFrame, settings: HistorySettings) -> Targets:
-    """Return the targets of a shard: each user's first liked event of a held-out period, the latest ones of training."""
+    """Return a shard's targets: each user's first liked event of a held-out period, the latest ones of training."""
     liked = events.filter("liked")
     chosen = liked.select(
         "user",

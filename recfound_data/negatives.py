@@ -1,7 +1,7 @@
 """Negatives that are hard and true: as popular as the positive, from its corpus and domain, never one that is known.
 
-Drawn, not searched: every draw is a function of the sample's seed and a counter, so it depends on no order, no shard and
-no worker. Arrays throughout, because this is the hottest loop of a build.
+Drawn, not searched: every draw is a function of the sample's seed and a counter, so it depends on no order, no shard
+and no worker. Arrays throughout, because this is the hottest loop of a build.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def nearest(pairs: pl.DataFrame, sizes: pl.DataFrame) -> pl.DataFrame:
 
 
 def stated(relations: pl.DataFrame, catalogue: pl.DataFrame, corpus: str) -> tuple[pl.DataFrame, int]:
-    """Return `item`, `other` and `relation` of relations between known items, and how many name one without metadata."""
+    """Return relations between known items, `item`, `other`, `relation`, and how many name one without metadata."""
     keys = catalogue.select("item_id", "item")
     named = relations.select(
         pl.col("relation"), item_id=global_id(corpus, pl.col("item_id")), other_id=global_id(corpus, pl.col("other_id"))

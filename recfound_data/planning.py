@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -121,12 +122,10 @@ def _comparable(built: Built, task: str) -> pl.DataFrame:
         return samples
     embedding = TASKS[task].kind == "embedding"
     if "twin" not in samples.columns:
-        content = [
-            pl.col("prompt").list.eval(pl.element().struct.field("content")).list.join("\n")
-            if name == "prompt"
-            else name
-            for name in TWINS[TASKS[task].kind]
-        ]
+        said = (
+            pl.col("prompt").list.eval(pl.element().struct.field("content")).list.join("\n") if not embedding else None
+        )
+        content = [said if name == "prompt" else pl.col(name) for name in TWINS[TASKS[task].kind]]
         samples = samples.with_columns(twin=hash64(pl.concat_str(*content, separator="\x1f")))
     if embedding and "query" not in samples.columns:
         samples = samples.with_columns(query="anchor_id")
@@ -198,7 +197,7 @@ def _bands(rows: int) -> Iterable[tuple[int, int]]:
     """Return ranges of 64-bit hashes that have few enough rows each to be compared at once."""
     parts = -(-max(rows, 1) // _MOST_AT_ONCE)
     borders = [(1 << 64) * number // parts for number in range(parts + 1)]
-    return [(low, high - 1) for low, high in zip(borders, borders[1:], strict=False)]
+    return [(low, high - 1) for low, high in pairwise(borders)]
 
 
 def _first_of_each(
@@ -232,7 +231,7 @@ def _without_twins(
             kept[again_part][row[again]] = False
         repeated = int((~first).sum())
         if repeated:
-            all_splits = np.concatenate([split for split in splits])
+            all_splits = np.concatenate(splits)
             base = np.concatenate(([0], np.cumsum([len(split) for split in splits])))
             of_row = all_splits[base[part] + row]
             distinct = len(np.unique(number * len(SPLITS) + of_row)) - int(first.sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def ranges(rows: int, rows_per_shard: int) -> list[Range]:
     """Return ranges that cut `rows` rows into shards of about `rows_per_shard`."""
     count = min(max(1, -(-rows // rows_per_shard)), _BUCKETS)
     borders = [_BUCKETS * number // count for number in range(count + 1)]
-    return [Range(low, high) for low, high in zip(borders, borders[1:], strict=False)]
+    return [Range(low, high) for low, high in pairwise(borders)]
 
 
 def bucket(group: pl.Expr) -> pl.Expr:

@@ -102,8 +102,8 @@ TABLES: dict[str, dict[str, Any]] = {
   address.
 - relations: `relation` is one of `RELATIONS`.
 - judgements: `grade` 3 exact, 2 substitute, 1 complement, 0 irrelevant.
-- questions: one row a question; `evidence` are reviews or passages, the nearest first; `answers` the most helpful first;
-  `answerable` says whether the evidence answers it, null where nobody said.
+- questions: one row a question; `evidence` are reviews or passages, the nearest first; `answers` the most helpful
+  first; `answerable` says whether the evidence answers it, null where nobody said.
 - dialogues: `rewrite` is the turn made self-contained, null where nobody rewrote it.
 - attributes: one row an offer; `product_id` is equal for offers of one product; `value` is null where the offer has no
   such attribute; `source` names the text that holds the value.

@@ -96,13 +96,13 @@ class Stage(AbstractContextManager["Stage"]):
                 for future in ready:
                     yield running.pop(future), future.result()
         except BrokenProcessPool:
-            raise WorkerDied(
+            raise WorkerDiedError(
                 "a worker died, most likely for want of memory; run the same command again, with fewer --workers: "
                 "it goes on where this one stopped"
             ) from None
 
 
-class WorkerDied(RecfoundError):
+class WorkerDiedError(RecfoundError):
     """A worker process ended without a result; what the others finished is kept."""
 
 

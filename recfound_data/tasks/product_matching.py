@@ -61,11 +61,9 @@ def build(corpus: Corpus) -> Built:
         ends = offers.select("offer_id", "split")
         pairs = pairs.drop("split").join(ends, left_on="left_id", right_on="offer_id", maintain_order="left")
         pairs = pairs.join(ends, left_on="right_id", right_on="offer_id", suffix="_other", maintain_order="left")
-        whole = pairs.filter(pl.col("split") == pl.col("split_other")).with_columns(
-            group=stable_id(pl.col("connected"))
-        )
+        whole = pairs.filter(pl.col("split") == pl.col("split_other"))
         drops["non-match between two splits"] = len(pairs) - len(whole)
-        pairs = whole
+        pairs = whole.with_columns(group=stable_id(corpus.name, pl.col("connected")))
     rows, dropped = _sifted(pairs)
     rows = rows.with_columns(
         id=sample_id(pl.col("group"), TASK, corpus.name, pl.col("left_id"), pl.col("right_id")),

@@ -24,9 +24,8 @@ PHRASINGS = (
 def build(corpus: Corpus) -> Built:
     """Return a plan of a sample for every target: nineteen popularity-matched negatives beside it, in drawn order."""
     plan, lost = target_plan(corpus, TASK, len(LETTERS) - 1)
-    options = np.column_stack(
-        [plan["positive"].to_numpy(), plan["negatives"].list.explode().to_numpy().reshape(len(plan), -1)]
-    )
+    negatives = plan["negatives"].list.explode().to_numpy().reshape(len(plan), len(LETTERS) - 1)
+    options = np.column_stack([plan["positive"].to_numpy(), negatives])
     seeds = plan.select(hash64(pl.concat_str(pl.lit(f"{corpus.recipe.seed} options"), "id"))).to_series().to_numpy()
     order = np.argsort(drawn(seeds, len(LETTERS)), axis=1, kind="stable")
     lettered = np.take_along_axis(options, order, axis=1)
