@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from recfound_data.corpora.ae_110k import Ae110k
+from recfound_data.corpora.alexa_cqr import AlexaCqr
+from recfound_data.corpora.amazon_google import AmazonGoogle
+from recfound_data.corpora.amazon_reviews_2014 import AmazonReviews2014
 from recfound_data.corpora.amazon_reviews_2018 import AmazonReviews2018
+from recfound_data.corpora.amazon_reviews_2023 import AmazonReviews2023
+from recfound_data.corpora.amazonqa import AmazonQA
+from recfound_data.corpora.contextual_pqa import ContextualPQA
+from recfound_data.corpora.mave import Mave
+from recfound_data.corpora.mcauley_qa import McAuleyQA
 from recfound_data.corpora.movielens import MovieLens
+from recfound_data.corpora.mudoco_qr import MudocoQr
+from recfound_data.corpora.recfound_release import RecFoundRelease
 from recfound_data.corpora.shopping_queries import ShoppingQueries
+from recfound_data.corpora.subjqa import SubjQA
+from recfound_data.corpora.wdc_pave import WdcPave
 from recfound_data.errors import UsageError
 from recfound_data.recipe import DataRecipe, nearest, parse, resolve
 from recfound_data.tables import Source
 
 _READERS: tuple[type[Source], ...] = (
+    AmazonReviews2014,
     AmazonReviews2018,
+    AmazonReviews2023,
     MovieLens,
     ShoppingQueries,
+    AmazonQA,
+    McAuleyQA,
+    ContextualPQA,
+    SubjQA,
+    MudocoQr,
+    AlexaCqr,
+    AmazonGoogle,
+    Mave,
+    WdcPave,
+    Ae110k,
+    RecFoundRelease,
 )
 CORPORA: dict[str, type[Source]] = {reader.model_fields["corpus"].default: reader for reader in _READERS}
 """The readers by the name that a recipe's `corpus` gives."""

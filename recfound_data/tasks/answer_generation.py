@@ -57,7 +57,7 @@ _ELSEWHERE = _HELLO + (
     r"|suggest|recommend|that|to)\b\s*)*(?:"
     r"(?:contact|call|e-?mail|ask|consult|refer|see|visit|google|message|search)(?:ing)?\b"
     r"|(?:check|look|read|go)(?:ing)? (?:above|below|on-? ?line|with|(?:at |in |to |on )?(?:the|your|my|their|our)"
-    r" (?:\w+ )?(?:manual|description|web ?site|site|internet|web|listing|pictures?|photos?|specs|specifications"
+    r" (?:[\w']+ )?(?:manual|description|web ?site|site|internet|web|listing|pictures?|photos?|specs|specifications"
     r"|answers?|reviews?)))\b"
 )
 _UNFIT = {

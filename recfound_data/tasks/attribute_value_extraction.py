@@ -6,8 +6,8 @@ values has an object for each, in the order in which they stand; a value that is
 where it stands first. A value stands in whole words: "Men" is no value of "Women". An attribute that no text states has
 one object whose value and source are null.
 
-Texts are cut to `TEXT_CHARS`, and end where they add up to `PRODUCT_CHARS`; an attribute whose values are all cut off is
-not asked for. A prompt asks for at most `MOST_ATTRIBUTES`, of which at most `MOST_ABSENT`, and never more than are
+Texts are cut to `TEXT_CHARS`, and end where they add up to `PRODUCT_CHARS`; an attribute whose values are all cut off
+is not asked for. A prompt asks for at most `MOST_ATTRIBUTES`, of which at most `MOST_ABSENT`, and never more than are
 stated, are absent.
 """
 
@@ -23,19 +23,19 @@ TASK = "attribute_value_extraction"
 DRIVEN_BY = "attributes"
 READS = ()
 PHRASINGS = (
-    "Extract the value of each attribute from the texts of the product. Reply with a JSON list of objects with the keys "
+    "Extract the value of each attribute from the product's texts. Reply with a JSON list of objects with the keys "
     '"attribute", "value" and "source", in the order of the attributes. Copy each value from a text and name that text '
     "as its source; where no text gives a value, value and source are null.",
     "Which values do the product's texts give for the attributes below? Write JSON: a list with one object "
     '{"attribute", "value", "source"} for every value found, attributes in the order given. The value is quoted as it '
     "stands, the source is the text it stands in, and both are null for an attribute that the texts do not state.",
-    "Read the product and fill in its attributes. Answer only with a JSON list; each object holds an attribute, a value "
-    "that is a span of one of the texts, and the source, which is the name of that text. Keep the order of the "
+    "Read the product and fill in its attributes. Answer only with a JSON list: each object holds an attribute, a "
+    "value that is a span of one of the texts, and the source, which is the name of that text. Keep the order of the "
     "attributes, repeat an attribute that has several values, and use null for value and source if it has none.",
     "For every attribute listed, find where the product's texts state it. Return a JSON array of "
     '{"attribute": ..., "value": ..., "source": ...}, in the listed order, with the exact words of the text as value '
     "and the text's name as source, or null for both when nothing is stated.",
-    "List the product's attribute values as JSON objects with attribute, value and source inside one array. Take values "
+    "List the product's attribute values as JSON objects with attribute, value and source in one array. Take values "
     "word for word from the title or another text, say in source which one, follow the order of the attributes asked "
     "for, and put null in value and source for those that are missing.",
 )
@@ -92,7 +92,7 @@ def _texts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _labels(rows: pl.DataFrame, offers: pl.DataFrame, texts: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Return what the shown texts state: `offer`, `attribute`, `value`, `source`, a row a value, in order; and drops."""
+    """Return what the shown texts state, `offer`, `attribute`, `value`, `source`, a row a value in order; and drops."""
     flat = rows.select("row", "attributes").explode("attributes", empty_as_null=False, keep_nulls=False)
     flat = flat.unnest("attributes").with_columns(attribute=clean(pl.col("attribute")), source=clean(pl.col("source")))
     flat = flat.join(offers.select("row", "offer"), on="row", how="inner", maintain_order="left")

@@ -33,9 +33,9 @@ LABELS = ("very negative", "negative", "neutral", "positive", "very positive")
 _RAREST_FIRST = (2.0, 1.0, 3.0, 4.0, 5.0)
 _REVIEW_CHARS = 1_000
 _MIN_WORDS = 10
-_WORD = r"(?:[^\s<]|<[^a-zA-Z/])+"
-_GAP = r"(?:\s|</?[a-zA-Z][^<>]*>)"
-_LONG_ENOUGH = rf"^{_GAP}*(?:{_WORD}{_GAP}+){{{_MIN_WORDS - 1}}}[^\s<]"
+_LETTER = r"(?:[^\s<]|<[^a-zA-Z/\s])"
+_GAP = r"(?:\s|<\s|</?[a-zA-Z][^<>]*>)"
+_LONG_ENOUGH = rf"^{_GAP}*(?:{_LETTER}+{_GAP}+){{{_MIN_WORDS - 1}}}{_LETTER}"
 """Ten words with spaces or tags between them: stops at the tenth, so that a raw text is judged without cleaning it."""
 
 

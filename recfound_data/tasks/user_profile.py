@@ -64,6 +64,8 @@ _NAME_CHARS = 60
 _SENTENCES = 5
 _SAMPLED_ITEMS = 50_000
 
+_YEAR_IN_TITLE = r"\((1[89]\d\d|20\d\d)\)$"
+
 _OPENINGS = (
     "{who} gives {mean} out of {scale} on average over {n} {things}, which is {verdict}.",
     "{who} rates {n} {things} at {mean} out of {scale} on average and is a {verdict} rater.",
@@ -178,7 +180,7 @@ def _described(rated: pl.DataFrame, catalogue: pl.DataFrame) -> pl.DataFrame:
             title=shorten(pl.col("title"), OPTION_CHARS),
             categories=pl.col("categories").fill_null([]).list.unique(maintain_order=True).list.head(_CATEGORIES),
             maker=not_empty(shorten(pl.col("brand"), _NAME_CHARS)),
-            year=year(pl.col("facts")),
+            year=pl.coalesce(year(pl.col("facts")), pl.col("title").str.extract(_YEAR_IN_TITLE)),
         )
     )
 
