@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from recfound_data.corpora.ae_110k import Ae110k
@@ -11,11 +12,15 @@ from recfound_data.corpora.amazon_reviews_2014 import AmazonReviews2014
 from recfound_data.corpora.amazon_reviews_2018 import AmazonReviews2018
 from recfound_data.corpora.amazon_reviews_2023 import AmazonReviews2023
 from recfound_data.corpora.amazonqa import AmazonQA
+from recfound_data.corpora.book_crossing import BookCrossing
 from recfound_data.corpora.contextual_pqa import ContextualPQA
+from recfound_data.corpora.goodbooks import Goodbooks
 from recfound_data.corpora.mave import Mave
 from recfound_data.corpora.mcauley_qa import McAuleyQA
 from recfound_data.corpora.movielens import MovieLens
 from recfound_data.corpora.mudoco_qr import MudocoQr
+from recfound_data.corpora.own_tables import OwnTables
+from recfound_data.corpora.recbole import RecBole
 from recfound_data.corpora.recfound_release import RecFoundRelease
 from recfound_data.corpora.shopping_queries import ShoppingQueries
 from recfound_data.corpora.subjqa import SubjQA
@@ -29,6 +34,8 @@ _READERS: tuple[type[Source], ...] = (
     AmazonReviews2018,
     AmazonReviews2023,
     MovieLens,
+    Goodbooks,
+    BookCrossing,
     ShoppingQueries,
     AmazonQA,
     McAuleyQA,
@@ -41,6 +48,8 @@ _READERS: tuple[type[Source], ...] = (
     WdcPave,
     Ae110k,
     RecFoundRelease,
+    RecBole,
+    OwnTables,
 )
 CORPORA: dict[str, type[Source]] = {reader.model_fields["corpus"].default: reader for reader in _READERS}
 """The readers by the name that a recipe's `corpus` gives."""
@@ -61,8 +70,7 @@ def readers(recipe: DataRecipe, folder: Path, where: str) -> list[Source]:
                 f"{place}: unknown corpus {corpus!r}{nearest(str(corpus), CORPORA)}; known: {', '.join(CORPORA)}"
             )
         reader = parse(CORPORA[corpus], entry, place)
-        paths = {key: resolve(value, folder, place) for key in reader.path_fields if (value := getattr(reader, key))}
-        found.append(reader.model_copy(update=paths))
+        found.append(reader.resolved(partial(resolve, folder=folder, where=place)))
     labels = [reader.label for reader in found]
     for label in labels:
         if labels.count(label) > 1:

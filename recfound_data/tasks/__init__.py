@@ -11,6 +11,7 @@ from recfound_data.samples import Built, Corpus
 from recfound_data.tasks import (
     answer_generation,
     answerability_prediction,
+    attribute_value_extraction,
     item2item,
     product_matching,
     product_relation_prediction,
@@ -53,6 +54,7 @@ _MODULES = (
     answerability_prediction,
     product_matching,
     query_rewriting,
+    attribute_value_extraction,
 )
 BUILDERS: dict[str, TaskBuilder] = {
     module.TASK: TaskBuilder(
