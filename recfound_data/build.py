@@ -442,13 +442,14 @@ def _work_folder(out: Path, identity: dict[str, Any], quiet: bool) -> Iterator[P
             name.write_text(text, encoding="utf-8")
             try:
                 yield work
+                shutil.rmtree(work)
             except (KeyboardInterrupt, WorkerDiedError):
                 raise
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)
                 raise
-            shutil.rmtree(work)
-            Path(f"{work}.lock").unlink(missing_ok=True)
+            finally:
+                Path(f"{work}.lock").unlink(missing_ok=True)
     except Timeout:
         raise UsageError(f"{out}: another build is writing it; wait for it or name another folder") from None
     except OSError as error:

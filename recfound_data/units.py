@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -86,7 +89,9 @@ class Stage(AbstractContextManager["Stage"]):
     def _spread(self, units: Sequence[Unit], todo: Sequence[int]) -> Iterator[tuple[int, Result]]:
         if self._pool is None:
             # Spawned, not forked: polars keeps threads, and a fork would copy their locks.
-            self._pool = ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+            )
         # The largest first: the last unit to finish decides when the stage does.
         order = sorted(todo, key=lambda number: -units[number].size)
         running: dict[Future[Result], int] = {self._pool.submit(_do, units[number]): number for number in order}
@@ -127,13 +132,31 @@ def finished(folder: Path) -> Result | None:
 
 
 def _do(unit: Unit) -> Result:
-    partial = unit.folder.with_name(f".{unit.folder.name}.partial")
+    # Named by its process: a worker that outlives its build for a moment writes into no other's folder.
+    partial = unit.folder.with_name(f".{unit.folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     result = unit.work(partial, *unit.arguments)
     (partial / DONE).write_text(json.dumps(result), encoding="utf-8")
-    partial.rename(unit.folder)
+    try:
+        partial.rename(unit.folder)
+    except OSError:
+        if finished(unit.folder) is None:
+            raise
+        shutil.rmtree(partial, ignore_errors=True)  # that other worker was first, with the same bytes
     return result
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+
+    def watch() -> None:
+        wait_for_any([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def total(counts: Iterable[dict[str, int]]) -> dict[str, int]:
