@@ -13,12 +13,15 @@ from recfound_data.tasks import (
     answerability_prediction,
     attribute_value_extraction,
     item2item,
+    item_profile,
     product_matching,
     product_relation_prediction,
     query2item,
     query_rewriting,
+    sentiment_analysis,
     sequential_recommendation,
     user2item,
+    user_profile,
 )
 from recfound_data.tasks.catalogue import TASKS, Kind, TaskSpec
 
@@ -55,6 +58,9 @@ _MODULES = (
     product_matching,
     query_rewriting,
     attribute_value_extraction,
+    sentiment_analysis,
+    user_profile,
+    item_profile,
 )
 BUILDERS: dict[str, TaskBuilder] = {
     module.TASK: TaskBuilder(

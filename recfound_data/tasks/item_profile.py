@@ -3,8 +3,8 @@
 The prompt has the title, maker, categories, further facts, the mean rating of the training period (from
 `_MIN_RATINGS` ratings on) and the beginning of the item's own text, a labelled line each. The description has two to
 four sentences, composed of these facts alone; of the item's own text it quotes the first sentence where that stands by
-itself. Ratings are called very good from 84 % of the scale on, good from 70 %, poor up to 56 %. Items with fewer than
-three facts besides the title give no sample. Offers of one product are in one split.
+itself. Ratings are called very good from 84 % of the scale on, good from 70 %, poor up to 56 %. Items of which fewer
+than three facts besides the title can be told give no sample. Offers of one product are in one split.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def build(corpus: Corpus) -> Built:
     catalogue = corpus.tables["catalogue"].sort("item")
     once = catalogue.unique("product", keep="first", maintain_order=True)
     known = _known(once, corpus)
-    kept = known.filter(pl.col("known") >= _MIN_FACTS)
+    kept = known.filter(pl.col("told") >= _MIN_FACTS)
     group = stable_id(corpus.name, product_key(pl.col("title")))
     rows = kept.with_columns(
         id=sample_id(group, TASK, corpus.name, pl.col("item_id")),
@@ -117,14 +117,14 @@ def build(corpus: Corpus) -> Built:
     rows = rows.with_columns(prompt=_prompt(seed, scale), label=_profile(seed, scale))
     drops = {
         "item that repeats a product": len(catalogue) - len(once),
-        "item with fewer than three facts": len(once) - len(kept),
+        "item with fewer than three facts to tell": len(once) - len(kept),
     }
     return Built(generative_rows(rows, corpus, TASK), drops=drops)
 
 
 def _known(items: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
-    """Return the items with their facts as they are shown, null where not known, and how many there are, `known`."""
-    told = pl.col("text").str.split("\n").list.slice(1).list.filter(~pl.element().str.contains(_LABELLED))
+    """Return the items with their facts as they are shown, null where not known, and how many can be told, `told`."""
+    own = pl.col("text").str.split("\n").list.slice(1).list.filter(~pl.element().str.contains(_LABELLED))
     named = items.select(
         "item",
         "item_id",
@@ -134,13 +134,14 @@ def _known(items: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
         maker=not_empty(shorten(pl.col("brand"), _VALUE_CHARS)),
         categories=pl.col("categories").fill_null([]).list.unique(maintain_order=True).list.head(_CATEGORIES),
         year=year(pl.col("facts")),
-        text=not_empty(shorten(told.list.join(" "), _TEXT_CHARS)),
+        text=not_empty(shorten(own.list.join(" "), _TEXT_CHARS)),
     )
     named = named.join(_ratings(items["item"], corpus.tables.get("item_stats")), on="item", how="left")
     named = named.join(_facts(named), on="item", how="left").sort("item")
-    present = [pl.col(name).is_not_null().cast(pl.Int64) for name in ("maker", "rated", "text")]
-    several = [(pl.col("categories").list.len() > 0).cast(pl.Int64), pl.col("lines").list.len().fill_null(0)]
-    return named.with_columns(known=pl.sum_horizontal(*present, *several))
+    named = named.with_columns(sentence=pl.col("text").str.extract(_SENTENCE))
+    single = [pl.col(name).is_not_null().cast(pl.Int64) for name in ("maker", "year", "rated", "sentence")]
+    several = [(pl.col("categories").list.len() > 0).cast(pl.Int64), pl.col("details").list.len().fill_null(0)]
+    return named.with_columns(told=pl.sum_horizontal(*single, *several))
 
 
 def _ratings(items: pl.Series, stats: pl.DataFrame | None) -> pl.DataFrame:
@@ -218,10 +219,10 @@ def _profile(seed: int, scale: int) -> pl.Expr:
     }
     rated = said("rated", _RATED, **rating)
     detailed = said("details", _DETAILED, details=not_empty(pl.col("details").list.join("; ")))
-    told = said("told", _TOLD, sentence=quoted(pl.col("text").str.extract(_SENTENCE)))
+    told = said("told", _TOLD, sentence=quoted(pl.col("sentence")))
     more = pl.any_horizontal(rated.is_not_null(), detailed.is_not_null(), told.is_not_null())
     together = (count > 0) & more & ((made == "") | (draw(seed, f"{TASK} together", pl.col("id")) % 2 == 0))
-    opening = pl.when(together).then(said("filed", _NAMED_AND_FILED, **named, **filed))
-    opening = opening.otherwise(said("named", _NAMED, **named))
+    both, name_alone = said("filed", _NAMED_AND_FILED, **named, **filed), said("named", _NAMED, **named)
+    opening = pl.when(together).then(both).otherwise(name_alone)
     apart = pl.when(~together).then(said("apart", _FILED, **filed))
     return paragraph(_SENTENCES, opening, apart, rated, detailed, told)

@@ -19,7 +19,7 @@ from recfound_data.samples import Built, Corpus, generative_rows, group_split, p
 
 TASK = "sentiment_analysis"
 DRIVEN_BY = "events"
-READS = ("catalogue", "item_stats")
+READS = ("catalogue", "item_stats", "texts")
 PHRASINGS = (
     "What does the writer of this review feel? Choose one of the five sentiments.",
     "Judge how satisfied the author of the review below is, and answer with one option.",
