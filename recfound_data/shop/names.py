@@ -60,3 +60,12 @@ def reviewer_ids(seed: int, first: int, count: int) -> list[str]:
         digest = hashlib.blake2b(f"reviewer/{seed}/{index}".encode(), digest_size=8).digest()
         ids.append("A" + base64.b32encode(digest).decode()[:13])
     return ids
+
+
+def account_ids(seed: int, first: int, count: int) -> list[str]:
+    """Return the ids of `count` accounts from the `first` on, as the 2023 corpus has them: `AE` and 26 characters."""
+    ids = []
+    for index in range(first, first + count):
+        digest = hashlib.blake2b(f"account/{seed}/{index}".encode(), digest_size=17).digest()
+        ids.append("AE" + base64.b32encode(digest).decode()[:26])
+    return ids

@@ -16,6 +16,11 @@ class Part(IntEnum):
     FILMS = 6
     FILM_TASTES = 7
     QUERIES = 8
+    QUESTIONS = 9
+    OFFERS = 10
+    ATTRIBUTES = 11
+    DIALOGUES = 12
+    DEMOGRAPHICS = 13
 
 
 def generator(seed: int, part: Part, block: int = 0) -> np.random.Generator:

@@ -105,3 +105,17 @@ CONTACTS: tuple[str, ...] = (
     "Write to {box}@example.com if you want the photos.",
     "Call me at (303) 555-01{number:02d} for the spare one.",
 )
+
+TENURES: tuple[str, ...] = (
+    "It came after {n} days.",
+    "I have had it for {n} weeks.",
+    "I looked at {n} others first.",
+    "Mine is {n} months old.",
+)
+FOR_WHOM: tuple[str, ...] = (
+    "It was for my {who}, who is {age}.",
+    "My {who} is {age} and tried it first.",
+    "Chosen by my {age} year old {who}.",
+)
+RELATIVES: tuple[str, ...] = ("nephew", "aunt", "father", "niece", "cousin", "neighbour", "partner", "mother")
+"""With the numbers, enough different sentences that two of ten million reviews seldom read the same."""

@@ -17,6 +17,7 @@ RATINGS_PER_FILM_USER = 20
 """The fewest ratings of a film user, as in MovieLens."""
 _BLOCK_USERS = 4096
 _MOST_QUERIES = 40_000
+_MOST_QUESTIONS, _MOST_OFFER_PAIRS, _MOST_LABELLED, _MOST_DIALOGUES = 2_400, 2_000, 1_200, 600
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Sizes:
     film_users: int
     films: int
     queries: int
+    questions: int
+    offer_pairs: int
+    labelled_products: int
+    dialogues: int
 
     @classmethod
     def of(cls, reviews: int) -> "Sizes":
@@ -54,6 +59,10 @@ class Sizes:
             film_users=ratings // 30,
             films=max(120, min(_grown(ratings, 1 / 15, 60_000), 60_000)),
             queries=min(items // 4, _MOST_QUERIES),
+            questions=min(2 * items, _MOST_QUESTIONS),
+            offer_pairs=min(items, _MOST_OFFER_PAIRS),
+            labelled_products=min(items, _MOST_LABELLED),
+            dialogues=min(items, _MOST_DIALOGUES),
         )
 
 

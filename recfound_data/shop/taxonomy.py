@@ -188,6 +188,8 @@ CATEGORY_NAMES: tuple[str, ...] = tuple(name for categories in DEPARTMENTS.value
 KINDS: tuple[Kind, ...] = tuple(
     kind for categories in DEPARTMENTS.values() for kinds in categories.values() for kind in kinds
 )
+SINGULAR: tuple[int, ...] = tuple(number for number, kind in enumerate(KINDS) if not kind.titles[0].endswith("s"))
+"""The kinds (positions in `KINDS`) that `it` can stand for."""
 
 
 def category_of(kind: int) -> int:

@@ -38,6 +38,9 @@ def build(corpus: Corpus) -> Built:
     clear = related.filter(pl.col("labels").list.len() == 1).with_columns(
         id=sample_id(pl.col("group"), TASK, corpus.name), label=pl.col("labels").list.first()
     )
+    # Two corpora may state two relations of the same titles: of these one stays.
+    keys = corpus.tables["catalogue"]["title_key"]
+    clear = clear.with_columns(one=keys.gather(clear["left"]), two=keys.gather(clear["right"]))
     # Which comes first says nothing.
     swapped = draw(seed, "order of pair", pl.col("id")) % 2 == 1
     plan = clear.select(
@@ -46,7 +49,7 @@ def build(corpus: Corpus) -> Built:
         split=group_split(pl.col("group"), corpus.recipe, "pair"),
         first=pl.when(swapped).then("right").otherwise("left"),
         second=pl.when(swapped).then("left").otherwise("right"),
-        twin=hash64(pl.col("group")),
+        twin=hash64(pl.concat_str("one", "two", separator="\n")),
     )
     return Built(plan, drops={"pair with two relations": len(related) - len(clear)})
 

@@ -18,9 +18,8 @@ import polars as pl
 import pytest
 import yaml
 
-import recfound_data.shop as shop
 from recfound_data.errors import RecfoundError, UsageError
-from recfound_data.shop import REVIEWER_NAMES, ShopSummary, generate
+from recfound_data.shop import REVIEWER_NAMES, ShopSummary, generate, reviews_2018
 from recfound_data.shop.review_prose import DETAILS
 from recfound_data.shop.sizes import Sizes, blocks
 from recfound_data.shop.tastes import without_repeats
@@ -407,7 +406,7 @@ def test_nothing_is_left_of_a_shop_that_failed(
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(shop, "write_reviews", fail)
+    monkeypatch.setattr(reviews_2018, "write_reviews", fail)
     with pytest.raises(RecfoundError if isinstance(error, OSError) else KeyboardInterrupt) as raised:
         generate(tmp_path / "out", 200)
     if isinstance(error, OSError):
