@@ -22,7 +22,7 @@ from recfound_data.identity import hash64, mixed
 from recfound_data.layout import write_parquet
 from recfound_data.preparation import CATALOGUE, RELATED, STATISTICS, read_events
 from recfound_data.recipe import DataRecipe
-from recfound_data.samples import SPLITS, TWINS, Built, Corpus
+from recfound_data.samples import SPLITS, Corpus
 from recfound_data.shards import Range, bucket, read_shard
 from recfound_data.tables import TABLES
 from recfound_data.tasks import BUILDERS, TASKS, made
@@ -106,7 +106,7 @@ def write_plan(folder: Path, corpus: Prepared, task: str, shard: Shard, recipe: 
     """Make the plan of one task from one shard, sorted by id."""
     given = shard_of(corpus, task, shard, recipe, driven_by)
     built = made.build(given, task) if driven_by == "made" else BUILDERS[task].build(given)
-    samples = _comparable(built, task)
+    samples = _comparable(built.samples, task, own=driven_by != "made")
     if len(samples):
         write_parquet(samples.sort("id"), folder / "samples.parquet", compression="lz4", row_group_size=1 << 13)
     if built.qrels is not None and len(built.qrels):
@@ -115,18 +115,25 @@ def write_plan(folder: Path, corpus: Prepared, task: str, shard: Shard, recipe: 
     return {"rows": len(samples), "drops": built.drops}
 
 
-def _comparable(built: Built, task: str) -> pl.DataFrame:
-    """Return samples with `twin`, and `query_hash` where they have queries."""
-    samples = built.samples
+def _comparable(samples: pl.DataFrame, task: str, own: bool) -> pl.DataFrame:
+    """Return samples with `twin`, and `query_hash` where they have queries.
+
+    Args:
+        samples: published columns or a plan.
+        task: its name.
+        own: whether the prompts are this project's: an instruction, an empty line, then what is asked about. Twins are
+            asked about the same, in whatever phrasing; were their labels two, nobody could tell which is right.
+    """
     if samples.is_empty():
         return samples
     embedding = TASKS[task].kind == "embedding"
     if "twin" not in samples.columns:
-        said = (
-            pl.col("prompt").list.eval(pl.element().struct.field("content")).list.join("\n") if not embedding else None
-        )
-        content = [said if name == "prompt" else pl.col(name) for name in TWINS[TASKS[task].kind]]
-        samples = samples.with_columns(twin=hash64(pl.concat_str(*content, separator="\x1f")))
+        if embedding:
+            content = pl.concat_str("anchor", "positive", separator="\x1f")
+        else:
+            content = pl.col("prompt").list.last().struct.field("content")
+            content = content.str.replace(r"(?s)^.*?\n\n", "") if own else content
+        samples = samples.with_columns(twin=hash64(content))
     if embedding and "query" not in samples.columns:
         samples = samples.with_columns(query="anchor_id")
     return _with_query_hash(samples) if embedding else samples
@@ -142,6 +149,8 @@ def choose(folder: Path, task: str, plans: Sequence[Path], recipe: DataRecipe) -
     Of two samples that read the same, the one held out stays: test before validation before training. Writes a mask for
     each plan that has one, and returns the rows that they leave by plan, kind and split.
     """
+    if not plans:
+        return {"rows": 0, "drops": {}, "counts": {}}
     columns = [_read(path, "samples.parquet", ["twin", "split"]) for path in plans]
     splits = [_split_numbers(frame) for frame in columns]
     twins = [_values(frame, "twin") for frame in columns]
