@@ -36,7 +36,7 @@ def build(corpus: Corpus) -> Built:
     )
     related = pairs.with_columns(labels=labels.list.unique()).filter(pl.col("labels").list.len() > 0)
     clear = related.filter(pl.col("labels").list.len() == 1).with_columns(
-        id=sample_id(pl.col("group"), TASK, corpus.name), label=pl.col("labels").list.first()
+        id=sample_id(pl.col("group"), TASK, corpus.name, pl.col("group")), label=pl.col("labels").list.first()
     )
     # Two corpora may state two relations of the same titles: of these one stays.
     keys = corpus.tables["catalogue"]["title_key"]
