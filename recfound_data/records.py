@@ -1,6 +1,7 @@
 """Files that are read record by record: tables with quoted line breaks, JSON and Python literals.
 
-For corpora of up to a few million records; `sources` reads the large ones a block at a time.
+For corpora of up to a few million records; `sources` reads the large ones a block at a time. Lines that are no UTF-8
+are read as Latin-1.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import ast
 import csv
 import io
 import json
+import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from typing import Any
 import polars as pl
 
 from recfound_data.errors import RecfoundError
-from recfound_data.sources import Unparsable, line_blocks
+from recfound_data.sources import Block, Unparsable, csv_records, decoded, line_blocks, require
 from recfound_data.tables import TABLES, Batch
 
 Values = dict[str, Any]
@@ -71,28 +74,56 @@ def _batch(table: str, rows: list[Values], drops: Counter[str], bad: list[Unpars
 
 def json_records(pattern: str) -> Iterator[Record | Unparsable]:
     """Yield the objects of JSON lines, an object a line."""
-    return _lines(pattern, json.loads)
+    return (record for block in line_blocks(pattern) for record in _lines(block, json.loads))
 
 
 def literal_records(pattern: str) -> Iterator[Record | Unparsable]:
     """Yield the dictionaries of a file that holds a Python literal a line, as Amazon's 2014 files do."""
-    return _lines(pattern, ast.literal_eval)
+    return (record for block in line_blocks(pattern) for record in block_literals(block))
 
 
-def _lines(pattern: str, parse: Callable[[str], Any]) -> Iterator[Record | Unparsable]:
-    for block in line_blocks(pattern):
-        for number, line in enumerate(block.data.split(b"\n"), block.first_line):
-            if not line.strip():
-                continue
-            try:
-                values = parse(decoded(line).strip())
-            except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-                yield Unparsable(block.path, number, " ".join(str(error).split())[:200])
-                continue
-            if isinstance(values, dict):
-                yield Record(block.path, number, values)
-            else:
-                yield Unparsable(block.path, number, f"expected an object, found {type(values).__name__}")
+def block_literals(block: Block) -> Iterator[Record | Unparsable]:
+    """Yield the dictionaries of a block of Python literals."""
+    return _lines(block, _literal)
+
+
+def _literal(text: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes that Python does not know: they stand for themselves
+        return ast.literal_eval(text)
+
+
+def _lines(block: Block, parse: Callable[[str], Any]) -> Iterator[Record | Unparsable]:
+    for number, line in enumerate(block.data.split(b"\n"), block.first_line):
+        if not line.strip():
+            continue
+        try:
+            values = parse(decoded(line).strip())
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+            yield Unparsable(block.path, number, " ".join(str(error).split())[:200])
+            continue
+        if isinstance(values, dict):
+            escaped = b"\\u" in line or b"\\U" in line
+            yield Record(block.path, number, _encodable(values) if escaped else values)
+        else:
+            yield Unparsable(block.path, number, f"expected an object, found {type(values).__name__}")
+
+
+_SURROGATES = re.compile("[\ud800-\udfff]+")
+
+
+def _encodable(value: Any) -> Any:
+    """Return a value whose texts are valid Unicode: escaped surrogates are joined, or replaced where they have no pair.
+
+    JSON's parser joins them itself; Python literals and broken JSON leave halves, which no file format takes.
+    """
+    if isinstance(value, str):
+        return _SURROGATES.sub(lambda m: m[0].encode("utf-16", "surrogatepass").decode("utf-16", "replace"), value)
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(held) for held in value]
+    return value
 
 
 def json_document(pattern: str) -> Iterator[tuple[str, Any]]:
@@ -103,7 +134,7 @@ def json_document(pattern: str) -> Iterator[tuple[str, Any]]:
     """
     for path, data in whole_files(pattern):
         try:
-            yield path, json.loads(decoded(data))
+            yield path, _encodable(json.loads(decoded(data)))
         except (ValueError, RecursionError) as error:
             raise RecfoundError(f"{path}: is no valid JSON ({error}); download it again") from None
 
@@ -122,22 +153,30 @@ def table_records(
     Raises:
         RecfoundError: a file lacks a column.
     """
-    csv.field_size_limit(1 << 30)
-    for path, data in whole_files(pattern):
-        text = io.StringIO(decoded(data).removeprefix("\ufeff"), newline="")
-        style: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if quote is None else {"quotechar": quote}
-        lines = csv.reader(text, delimiter=delimiter, **style)
-        header = [name.strip() for name in next(lines, [])]
-        missing = [name for name in columns if name not in header]
-        if missing:
-            raise RecfoundError(f"{path}: line 1: has no column {missing[0]!r}; it has {', '.join(header)}")
-        begins = lines.line_num + 1
-        for row in lines:
-            if len(row) == len(header):
-                yield Record(path, begins, dict(zip(header, row, strict=True)))
-            elif row:
-                yield Unparsable(path, begins, f"expected {len(header)} values, found {len(row)}")
-            begins = lines.line_num + 1
+    style: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if quote is None else {"quotechar": quote}
+    for path, lines in _files_of_lines(pattern):
+        header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter, **style), [])]
+        require(columns, header, f"{path}: line 1")
+        for line, row in csv_records(lines, 2, len(header), delimiter=delimiter, **style):
+            if isinstance(row, str):
+                yield Unparsable(path, line, row)
+            else:
+                yield Record(path, line, dict(zip(header, row, strict=True)))
+
+
+def _files_of_lines(pattern: str) -> Iterator[tuple[str, Iterator[str]]]:
+    """Yield each file's path and its lines; a file's lines are to be taken before the next file."""
+    blocks = line_blocks(pattern)
+    block = next(blocks, None)
+
+    def lines(path: str) -> Iterator[str]:
+        nonlocal block
+        while block is not None and block.path == path:
+            yield from map(decoded, io.BytesIO(block.data))
+            block = next(blocks, None)
+
+    while block is not None:
+        yield block.path, lines(block.path)
 
 
 def whole_files(pattern: str) -> Iterator[tuple[str, bytes]]:
@@ -151,11 +190,3 @@ def whole_files(pattern: str) -> Iterator[tuple[str, bytes]]:
         parts.append(block.data)
     if parts:
         yield current, b"".join(parts)
-
-
-def decoded(data: bytes) -> str:
-    """Return `data` as text: UTF-8, or Latin-1 where it is none."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
+import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recfound_data.errors import RecfoundError
+from recfound_data.files import decompressed, expand, form, opened, said
 
 BLOCK_BYTES = 16 << 20
+_LONGEST_RECORD = 4
+"""In blocks: a quote that is still open after as many is taken for a stray one."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -29,90 +37,6 @@ class Block:
     data: bytes
 
 
-def expand(pattern: str) -> list[str]:
-    """Return the files that a path, glob or URL names, sorted.
-
-    Raises:
-        RecfoundError: there is none.
-    """
-    try:
-        system, path = fsspec.core.url_to_fs(pattern)
-        if system.isfile(path):
-            return [pattern]
-        # Of `zip://*.csv::archive.zip` only the part before `::` is found again in the names that match.
-        inner, link, archive = pattern.partition("::")
-        url, chain = "://" in pattern, link + archive if "://" in inner else ""
-        found = sorted(system.glob(path)) if any(mark in path for mark in "*?[") else []
-        files = [system.unstrip_protocol(name) + chain if url else name for name in found if system.isfile(name)]
-    except (OSError, ValueError, ImportError) as error:
-        raise RecfoundError(f"{pattern}: cannot be opened: {error}") from None
-    if not files:
-        raise RecfoundError(f"{pattern}: no such file; check the path in the recipe")
-    return files
-
-
-def line_blocks(pattern: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
-    """Yield every file behind `pattern`, decompressed, in blocks of about `block_bytes` that end with a line.
-
-    Raises:
-        RecfoundError: a file is missing, or its compression is truncated or damaged.
-    """
-    for path in expand(pattern):
-        line, rest, read = 1, b"", 0
-        try:
-            with fsspec.open(path, "rb") as raw, _decompressed(raw, path) as stream:
-                while chunk := stream.read(block_bytes):
-                    read += len(chunk)
-                    cut = chunk.rfind(b"\n") + 1
-                    if not cut:
-                        rest += chunk
-                        continue
-                    data, rest = rest + chunk[:cut], chunk[cut:]
-                    yield Block(path, line, data)
-                    line += data.count(b"\n")
-        except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
-            raise RecfoundError(
-                f"{path}: truncated or damaged after {read:,} bytes ({error}); download it again"
-            ) from None
-        except OSError as error:
-            raise RecfoundError(f"{path}: cannot be read after {read:,} bytes: {error}") from None
-        if rest:
-            yield Block(path, line, rest)
-
-
-def _decompressed(raw: Any, path: str) -> Any:
-    if path.endswith(".gz"):
-        return gzip.GzipFile(fileobj=raw)
-    if path.endswith((".zst", ".zstd")):
-        return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")
-    return raw
-
-
-def parquet_frames(pattern: str, columns: dict[str, Any], rows: int = 100_000) -> Iterator[pl.DataFrame]:
-    """Yield the named columns of every Parquet file behind `pattern`, cast to `columns`' polars types.
-
-    Raises:
-        RecfoundError: a file is missing, is no Parquet, or lacks a column.
-    """
-    for path in expand(pattern):
-        try:
-            with fsspec.open(path, "rb") as raw:
-                file = pq.ParquetFile(raw)
-                missing = [name for name in columns if name not in file.schema_arrow.names]
-                if missing:
-                    raise RecfoundError(
-                        f"{path}: has no column {missing[0]!r}; it has {', '.join(file.schema_arrow.names)}"
-                    )
-                for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
-                    frame = pl.DataFrame(batch)
-                    yield frame.select(pl.col(name).cast(dtype, strict=False) for name, dtype in columns.items())
-        except (pa.ArrowException, pl.exceptions.PolarsError) as error:
-            why = " ".join(str(error).split())
-            raise RecfoundError(f"{path}: is not a readable Parquet file ({why}); download it again") from None
-        except OSError as error:
-            raise RecfoundError(f"{path}: cannot be read: {error}") from None
-
-
 @dataclass(frozen=True)
 class Unparsable:
     """A line that its reader could not parse."""
@@ -122,11 +46,140 @@ class Unparsable:
     why: str
 
 
+def line_blocks(pattern: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Yield every file behind `pattern`, decompressed, in blocks of about `block_bytes` that end with a line.
+
+    A block of a `.csv` file never ends within a quoted value. A byte order mark is left out. While the caller works on
+    a block, the next one is read in a thread.
+
+    Raises:
+        RecfoundError: a file is missing, or its compression is truncated or damaged.
+    """
+    with closing(_blocks(pattern, block_bytes)) as blocks, ThreadPoolExecutor(1, "read-ahead") as thread:
+        coming = thread.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = thread.submit(next, blocks, None)
+            yield block
+
+
+def _blocks(pattern: str, block_bytes: int) -> Generator[Block, None, None]:
+    for path in expand(pattern):
+        quoted = form(path) == "csv"
+        line, rest, read = 1, b"", 0
+        try:
+            with opened(path) as raw, decompressed(raw, path) as stream:
+                while chunk := stream.read(block_bytes):
+                    data = rest + (chunk if read else chunk.removeprefix(_BYTE_ORDER_MARK))
+                    read += len(chunk)
+                    cut = data.rfind(b"\n") + 1
+                    if quoted and len(data) < _LONGEST_RECORD * block_bytes:
+                        cut = _unquoted(data, cut)
+                    if cut:
+                        yield Block(path, line, data[:cut])
+                        line += data.count(b"\n", 0, cut)
+                    rest = data[cut:]
+        except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, pa.ArrowInvalid) as error:
+            raise RecfoundError(
+                f"{path}: truncated or damaged after {read:,} bytes ({said(error)}); download it again"
+            ) from None
+        except Exception as error:  # as in `files`
+            raise RecfoundError(f"{path}: cannot be read after {read:,} bytes: {said(error)}") from None
+        if rest:
+            yield Block(path, line, rest)
+
+
+def _unquoted(data: bytes, cut: int) -> int:
+    """Return the last place not behind `cut` at which a line ends outside of quotes; 0 where there is none."""
+    quotes = data.count(b'"', 0, cut)
+    while cut and quotes % 2:
+        before = data.rfind(b"\n", 0, cut - 1) + 1
+        quotes -= data.count(b'"', before, cut)
+        cut = before
+    return cut
+
+
+def parquet_frames(
+    pattern: str, columns: dict[str, Any], rows: int = 100_000, optional: Collection[str] = ()
+) -> Iterator[pl.DataFrame]:
+    """Yield the named columns of every Parquet file behind `pattern`, cast to `columns`' polars types.
+
+    Args:
+        pattern: path, glob or URL.
+        columns: the columns wanted, with their polars types.
+        rows: most rows of a frame.
+        optional: columns that a file may lack; they are null then.
+
+    Raises:
+        RecfoundError: a file is missing, is no Parquet, or lacks a column.
+    """
+    for path in expand(pattern):
+        try:
+            with opened(path) as raw:
+                file = pq.ParquetFile(raw)
+                names = file.schema_arrow.names
+                require([name for name in columns if name not in optional], names, path)
+                present = [name for name in columns if name in names]
+                for batch in file.iter_batches(batch_size=rows, columns=present):
+                    frame = pl.DataFrame(batch)
+                    yield frame.select(
+                        (pl.col(name) if name in present else pl.lit(None)).cast(dtype, strict=False).alias(name)
+                        for name, dtype in columns.items()
+                    )
+        except RecfoundError:
+            raise
+        except (pa.ArrowException, pl.exceptions.PolarsError, zipfile.BadZipFile) as error:
+            raise RecfoundError(f"{path}: is not a readable Parquet file ({said(error)}); download it again") from None
+        except Exception as error:  # as in `files`
+            raise RecfoundError(f"{path}: cannot be read: {said(error)}") from None
+
+
+def require(columns: Iterable[str], names: list[str], place: str) -> None:
+    """Raise RecfoundError if one of `columns` is not among `names`, those that stand at `place`."""
+    missing = [name for name in columns if name not in names]
+    if missing:
+        raise RecfoundError(f"{place}: has no column {missing[0]!r}; it has {', '.join(names)}")
+
+
+def frames(
+    pattern: str, schema: dict[str, Any], *, optional: Collection[str] = (), header: str = ""
+) -> Iterator[tuple[pl.DataFrame, list[Unparsable]]]:
+    """Yield the rows of Parquet (`.parquet`), CSV (`.csv`) or JSON lines (any other name) with the columns of `schema`.
+
+    A value that is missing or of another type is null.
+
+    Args:
+        pattern: path, glob or URL.
+        schema: the columns wanted, with their polars types.
+        optional: columns that a Parquet or CSV file may lack.
+        header: the columns of CSV files that have no header themselves.
+
+    Raises:
+        RecfoundError: a file cannot be read or lacks a column.
+    """
+    for path in expand(pattern):
+        match form(path):
+            case "parquet":
+                yield from ((frame, []) for frame in parquet_frames(path, schema, optional=optional))
+            case "csv":
+                first = f"{header}\n".encode() if header else b""
+                for block in line_blocks(path):
+                    first = first or header_line(block)
+                    yield csv_frame(block, first, schema, needed=(), optional=optional)
+            case _:
+                yield from (json_lines(block, schema) for block in line_blocks(path))
+
+
+def header_line(block: Block) -> bytes:
+    """Return the first line of a block, its end included."""
+    return block.data[: block.data.find(b"\n") + 1] or block.data
+
+
 def json_lines(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list[Unparsable]]:
     """Return the objects of a block of JSON lines with the fields of `schema`, and the lines that are no objects.
 
-    A field that is absent or of another type is null. The whole block is parsed at once; only a block that holds a
-    broken line is halved until that line stands alone, so it changes nothing about how the others are read.
+    A field that is absent or of another type is null; what is asked for as text and is none is given as JSON. The whole
+    block is parsed at once; only a block that holds a broken line is halved until that line stands alone, so it changes
+    nothing about how the others are read.
     """
 
     def parse(data: bytes) -> pl.DataFrame | None:
@@ -168,65 +221,143 @@ def _sift(
     return pl.concat([first, second]), bad + more
 
 
-def text_lines(block: Block, encodings: tuple[str, ...] = ("utf-8", "latin-1")) -> pl.DataFrame:
-    """Return the non-empty lines of a block, `number` and `line`, decoded with the first encoding that fits."""
-    text = _decode(block.data, encodings)
-    lines = pl.DataFrame({"line": text.split("\n")}).with_row_index("number", offset=block.first_line)
+def decoded(data: bytes) -> str:
+    """Return `data` as text: UTF-8, and each line that is none as Latin-1."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "\n".join(_decoded_line(line) for line in data.split(b"\n"))
+
+
+def _decoded_line(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
+
+
+def text_lines(block: Block) -> pl.DataFrame:
+    """Return the non-empty lines of a block, `number` and `line`; a line that is no UTF-8 is read as Latin-1."""
+    lines = pl.DataFrame({"line": decoded(block.data).split("\n")}).with_row_index("number", offset=block.first_line)
     return lines.with_columns(pl.col("line").str.strip_suffix("\r")).filter(pl.col("line") != "")
 
 
-def _decode(data: bytes, encodings: tuple[str, ...]) -> str:
-    for encoding in encodings[:-1]:
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return data.decode(encodings[-1])
+def csv_frame(
+    block: Block,
+    header: bytes,
+    schema: dict[str, Any],
+    *,
+    needed: Collection[str] | None = None,
+    optional: Collection[str] = (),
+) -> tuple[pl.DataFrame, list[Unparsable]]:
+    """Return the rows of a block of CSV with the columns of `schema`, and the lines at which a broken row begins.
 
-
-def csv_frame(block: Block, header: bytes, schema: dict[str, Any]) -> tuple[pl.DataFrame, list[Unparsable]]:
-    """Return the rows of a block of CSV with the columns of `schema`, and the lines in which a needed value is missing.
+    A row is broken if it has more values than the header, or lacks one that is needed. Lines that are no UTF-8 are read
+    as Latin-1, an empty value is null, and blank lines are left out.
 
     Args:
         block: lines of the file; its first block still holds the header.
-        header: the file's first line.
+        header: the file's first line, or what it would be in a file that has none.
         schema: the columns wanted, with their polars types; they may stand in any order, among others.
+        needed: the columns of which no row may lack a value, or have one of another type; None stands for all.
+        optional: columns that the file may lack; they are null then.
 
     Raises:
         RecfoundError: the header is no text or lacks a column.
     """
-    try:
-        names = next(iter(_csv_rows(header.decode("utf-8-sig"))), [])
-    except UnicodeDecodeError as error:
-        raise RecfoundError(
-            f"{block.path}: line 1: is no text ({error}); the name of a compressed file ends in .gz or .zst"
-        ) from None
-    missing = [name for name in schema if name not in names]
-    if missing:
-        raise RecfoundError(f"{block.path}: line 1: has no column {missing[0]!r}; it has {', '.join(names)}")
-
-    def parse(data: bytes) -> pl.DataFrame | None:
-        if not data.strip():
-            return pl.DataFrame(schema=schema)
-        try:
-            raw = pl.read_csv(
-                io.BytesIO(data),
-                has_header=False,
-                schema=dict.fromkeys(names, pl.String),
-                encoding="utf8-lossy",
-                truncate_ragged_lines=True,
-            )
-        except pl.exceptions.PolarsError:
-            return None
-        frame = raw.select(pl.col(name).str.strip_chars().cast(dtype, strict=False) for name, dtype in schema.items())
-        return None if sum(frame.null_count().row(0)) else frame
-
-    if block.first_line == 1:
+    names = _header_names(header, block.path)
+    require([name for name in schema if name not in optional], names, f"{block.path}: line 1")
+    needed = list(schema) if needed is None else list(needed)
+    if block.first_line == 1 and block.data.startswith(header):
         block = Block(block.path, 2, block.data[len(header) :])
-    return _sift(block, parse, lambda _: "a value is missing or of the wrong type")
+    text, columns = decoded(block.data), dict.fromkeys(names, pl.String)
+
+    def typed(raw: pl.DataFrame) -> pl.DataFrame:
+        found = [name for name in schema if name in names]
+        values = raw.select(pl.col(found).str.strip_chars().replace("", None))
+        return values.select(
+            (pl.col(name) if name in names else pl.lit(None)).cast(dtype, strict=False).alias(name)
+            for name, dtype in schema.items()
+        )
+
+    if not text.strip():
+        return pl.DataFrame(schema=schema), []
+    try:
+        raw = pl.read_csv(io.BytesIO(text.encode()), has_header=False, schema=columns)
+        frame = typed(raw)
+        blank = raw.select(pl.all_horizontal(pl.all().is_null()).any()).item()
+        if not blank and not any(frame[name].null_count() for name in needed):
+            return frame, []
+    except pl.exceptions.PolarsError:
+        pass  # a broken row: the slower way finds it, and tells blank lines from rows without values
+    rows, begins, bad = [], list[int](), list[Unparsable]()
+    for line, row in csv_records(io.StringIO(text, newline="\n"), block.first_line, len(names), pad=True):
+        if isinstance(row, str):
+            bad.append(Unparsable(block.path, line, row))
+        else:
+            rows.append(row)
+            begins.append(line)
+    frame = typed(pl.DataFrame(rows, schema=columns, orient="row"))
+    lacks = frame.select(lacks=pl.any_horizontal(pl.lit(False), pl.col(needed).is_null()))["lacks"]
+    lacking = pl.Series(begins, dtype=pl.Int64).filter(lacks)
+    bad += [Unparsable(block.path, line, "a value is missing or of the wrong type") for line in lacking]
+    return frame.filter(~lacks), sorted(bad, key=lambda found: found.line)
 
 
-def _csv_rows(text: str) -> Iterator[list[str]]:
-    import csv
+def _header_names(header: bytes, path: str) -> list[str]:
+    try:
+        names = [name.strip() for name in next(csv.reader([header.decode("utf-8-sig")]), [])]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RecfoundError(
+            f"{path}: line 1: is no text ({error}); the name of a compressed file ends in .gz or .zst"
+        ) from None
+    return [name if name not in names[:place] else f"{name} ({place})" for place, name in enumerate(names)]
 
-    yield from csv.reader(text.splitlines())
+
+def csv_records(
+    lines: Iterable[str], first_line: int, width: int, *, pad: bool = False, **style: Any
+) -> Iterator[tuple[int, list[str] | str]]:
+    """Yield for each record of delimited text its first line's number and its `width` values, or why it is broken.
+
+    A broken record is its first line alone: a quote that is never closed does not swallow the lines after it.
+
+    Args:
+        lines: of the text, with their ends.
+        first_line: the number of the first of them.
+        width: how many values a record has.
+        pad: a line with fewer values lacks its last ones and is not broken.
+        style: as `csv.reader` takes it.
+    """
+    csv.field_size_limit(_LONGEST_RECORD * BLOCK_BYTES)
+    source, again = iter(lines), deque[str]()
+    taken: list[str] = []
+
+    def feed() -> Iterator[str]:
+        while again:
+            taken.append(again.popleft())
+            yield taken[-1]
+        for line in source:
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(feed(), **style)
+    while True:
+        taken.clear()
+        why, row = "", list[str]()
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            why = str(error)
+        blank = len(taken) == 1 and not taken[0].strip(" \r\n")
+        if pad and len(taken) == 1 and not why:
+            row += [""] * (width - len(row))
+        if len(row) == width and not blank:
+            yield first_line, row
+        elif not blank:
+            yield first_line, why or f"expected {width} values, found {len(row)}"
+            again.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            reader = csv.reader(feed(), **style)
+        first_line += len(taken)

@@ -1,14 +1,23 @@
-"""Amazon Reviews 2018: reviews (5-core or whole) and metadata, JSON lines, usually gzipped."""
+"""Amazon Reviews 2018: reviews (5-core or whole) and metadata as JSON lines, or ratings alone as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 import polars as pl
 
-from recfound_data.sources import json_lines, line_blocks
-from recfound_data.tables import TABLES, Batch, People, Source, Terms
+from recfound_data.corpora.amazon import (
+    AmazonReviews,
+    Rows,
+    brand,
+    item_facts,
+    levels,
+    linked_items,
+    price,
+    prose,
+)
+from recfound_data.sources import frames
+from recfound_data.tables import Terms
 
 _REVIEW = {
     "reviewerID": pl.String,
@@ -17,6 +26,8 @@ _REVIEW = {
     "unixReviewTime": pl.Int64,
     "reviewText": pl.String,
 }
+_NAMES = dict(zip(_REVIEW, ("user_id", "item_id", "rating", "timestamp", "text"), strict=True))
+_RATINGS_ONLY = "asin,reviewerID,overall,unixReviewTime"
 _ITEM = {
     "asin": pl.String,
     "title": pl.String,
@@ -26,24 +37,42 @@ _ITEM = {
     "brand": pl.String,
     "also_buy": pl.List(pl.String),
     "also_view": pl.List(pl.String),
+    "similar_item": pl.String,
+    "main_cat": pl.String,
+    "price": pl.String,
+    "date": pl.String,
+    "details": pl.String,
 }
-_FIRST_REVIEW = 801_619_200  # 1995-05-28, before the shop's first review; an earlier one has an impossible date
-_LAST_REVIEW = 1_546_300_800  # 2019-01-01: the corpus ends in October 2018
+_DETAILS = {
+    "Original Release Date": "Released",
+    "DVD Release Date": "Released on DVD",
+    "Publisher": "Publisher",
+    "Studio": "Studio",
+    "Label": "Label",
+    "Format": "Format",
+    "Language": "Language",
+    "Run Time": "Run time",
+    "Product Dimensions": "Dimensions",
+    "Item Weight": "Weight",
+}
 
 
-class AmazonReviews2018(Source):
+class AmazonReviews2018(AmazonReviews):
     """A category of Amazon Reviews 2018.
 
     Attributes:
-        reviews: path, glob or URL of `<Category>_5.json.gz` or `<Category>.json.gz`.
+        reviews: path, glob or URL of `<Category>_5.json.gz`, `<Category>.json.gz` or `<Category>.csv` (ratings only).
         metadata: path, glob or URL of `meta_<Category>.json.gz`.
     """
 
     corpus: Literal["amazon_reviews_2018"] = "amazon_reviews_2018"
-    reviews: str
-    metadata: str
 
-    path_fields: ClassVar[tuple[str, ...]] = ("reviews", "metadata")
+    relations: ClassVar[dict[str, str]] = {
+        "also_buy": "bought together",
+        "also_view": "viewed together",
+        "similar_item": "similar",
+    }
+    last_review: ClassVar[int] = 1_546_300_800  # 2019-01-01: the corpus ends in October 2018
     terms: ClassVar[Terms] = Terms(
         title="Amazon Review Data (2018)",
         address="https://nijianmo.github.io/amazon/",
@@ -53,54 +82,40 @@ class AmazonReviews2018(Source):
         redistributable=False,
     )
 
-    def batches(self, people: People) -> Iterator[Batch]:
-        """Yield interactions from the reviews, then items and relations from the metadata."""
-        for block in line_blocks(self.reviews):
-            frame, bad = json_lines(block, _REVIEW)
-            complete = frame.drop_nulls(["reviewerID", "asin", "overall", "unixReviewTime"])
-            rated = complete.filter(pl.col("overall").is_between(1, 5))
-            dated = rated.filter(pl.col("unixReviewTime").is_between(_FIRST_REVIEW, _LAST_REVIEW))
-            interactions = dated.select(
-                user_id=people.pseudonym(pl.col("reviewerID")),
+    def review_rows(self) -> Rows:
+        """Yield reviews and lines that could not be parsed."""
+        for frame, bad in frames(self.reviews, _REVIEW, optional=("reviewText",), header=_RATINGS_ONLY):
+            yield frame.rename(_NAMES), bad
+
+    def item_rows(self) -> Rows:
+        """Yield items with their lists of related ids, and lines that could not be parsed."""
+        for frame, bad in frames(self.metadata, _ITEM):
+            items = frame.select(
+                "also_buy",
+                "also_view",
                 item_id=pl.col("asin"),
-                rating=pl.col("overall"),
-                timestamp=pl.col("unixReviewTime"),
+                title=pl.col("title"),
+                description=prose("feature", "description"),
+                categories=levels(pl.col("category")),
+                brand=brand(pl.col("brand")),
+                facts=item_facts(frame, _facts()),
+                similar_item=linked_items(pl.col("similar_item")),
             )
-            drops = {
-                "review unparsable": len(bad),
-                "review without user, item, rating or time": len(frame) - len(complete),
-                "impossible rating": len(complete) - len(rated),
-                "impossible date": len(rated) - len(dated),
-            }
-            yield Batch("interactions", interactions, drops, bad)
-        for block in line_blocks(self.metadata):
-            frame, bad = json_lines(block, _ITEM)
-            items = frame.drop_nulls("asin")
-            drops = {"item unparsable": len(bad), "item without id": len(frame) - len(items)}
-            yield Batch("items", self._items(items), drops, bad)
-            yield Batch("relations", _relations(items))
-
-    def _items(self, frame: pl.DataFrame) -> pl.DataFrame:
-        prose = pl.concat_list(pl.col("feature", "description").fill_null([])).list.join(" ")
-        # The category list goes on into marketing lines ("No expiration, no fees."); names have no full stop.
-        named = pl.col("category").fill_null([]).list.filter(~pl.element().str.contains(r"[.!:]\s*$|^.{41,}"))
-        levels = named.list.unique(maintain_order=True).list.head(4)
-        return frame.select(
-            item_id=pl.col("asin"),
-            title=pl.col("title"),
-            description=prose,
-            categories=levels,
-            brand=pl.col("brand"),
-            domain=pl.lit(self.domain or self.label),
-        )
+            yield items, bad
 
 
-def _relations(frame: pl.DataFrame) -> pl.DataFrame:
-    parts = [
-        frame.select(item_id=pl.col("asin"), other_id=pl.col(column))
-        .explode("other_id")
-        .drop_nulls()
-        .with_columns(relation=pl.lit(column))
-        for column in ("also_buy", "also_view")
-    ]
-    return pl.concat(parts).select(list(TABLES["relations"]))
+def _facts() -> dict[str, pl.Expr]:
+    shop = pl.col("main_cat")
+    return {
+        "Main category": pl.coalesce(shop.str.extract(r'alt="([^"]+)"'), shop),  # some are the image of a name
+        "Price": price(pl.col("price")),
+        "First available": pl.col("date").str.extract(r"^([A-Z][a-z]+ \d{1,2}, \d{4})$"),
+        **{name: _detail(key) for key, name in _DETAILS.items()},
+    }
+
+
+def _detail(key: str) -> pl.Expr:
+    """Return a value of the page's table of details, whose keys have line breaks and colons around them."""
+    blank = r"(?:\\n|\s)*"
+    value = pl.col("details").str.extract(rf'"{blank}{key}{blank}:?{blank}"\s*:\s*"((?:[^"\\]|\\.)*)"')
+    return value.str.replace_all(r"\\[nrt]", " ").str.replace_all(r"\\([\"/])", "$1")
