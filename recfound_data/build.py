@@ -18,12 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from filelock import FileLock, Timeout
 
 from recfound_data.card import dataset_card
 from recfound_data.corpora import readers
 from recfound_data.errors import RecfoundError, UsageError
+from recfound_data.files import expand, facts
 from recfound_data.layout import (
     CARD,
     MANIFEST,
@@ -52,7 +52,6 @@ from recfound_data.preparation import (
 from recfound_data.recipe import DataRecipe, parse, read_yaml
 from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS
 from recfound_data.shards import ALL, ranges
-from recfound_data.sources import expand
 from recfound_data.tables import GROUPS, Source
 from recfound_data.tasks import BUILDERS
 from recfound_data.units import Result, Stage, Unit, WorkerDiedError, total
@@ -403,22 +402,16 @@ def _parts(config: str, split: str, task: str, plans: _Plans) -> Iterator[tuple[
 
 
 def _require_rows(label: str, tables: dict[str, int], drops: dict[str, int]) -> None:
-    driven = {"events": "interactions", "pairs": "relations", "catalogue": "items"}
-    needed = {driven.get(name, name) for name in (*(builder.driven_by for builder in BUILDERS.values()), "made")}
-    if not any(tables.get(name) for name in needed):
+    alone = ("items", "questions", "dialogues", "attributes", "matches", "made")
+    if not any(tables.get(name) for name in alone):
+        missing = "no item that can be used" if tables else "nothing that can be used"
         dropped = "".join(f"; {count:,} times {why}" for why, count in drops.items())
-        raise RecfoundError(f"corpus {label!r} is empty: its files hold nothing that can be used{dropped}")
+        raise RecfoundError(f"corpus {label!r} is empty: its files hold {missing}{dropped}")
 
 
 def _inputs(reader: Source) -> list[Any]:
     """Return what tells a corpus's files apart from others: their paths, sizes and times."""
-    found: list[Any] = []
-    for path in reader.paths():
-        for file in expand(path):
-            system, name = fsspec.core.url_to_fs(file)
-            facts = system.info(name)
-            found.append([file, *(str(facts.get(key)) for key in ("size", "mtime", "ETag", "etag", "LastModified"))])
-    return found
+    return [[file, *facts(file)] for path in reader.paths() for file in expand(path)]
 
 
 @contextmanager

@@ -92,6 +92,36 @@ def opened(path: str) -> Any:
     return fsspec.open(f"zip://{member}::{archive}" if archive else path, "rb")
 
 
+class Meter:
+    """Counts the stored bytes that this process has read, so that long readings can say how far they are."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def follow(self, raw: Any, before: int) -> int:
+        """Count what was read of an open file since place `before`, and return the place where it is."""
+        place = int(raw.tell())
+        self.bytes += place - before
+        return place
+
+
+METER = Meter()
+
+
+def size(path: str) -> int:
+    """Return how many bytes `opened(path)` gives; 0 where the file's system does not tell."""
+    archive, member = _archived(path)
+    system, name = fsspec.core.url_to_fs(f"zip://{member}::{archive}" if archive else path)
+    return int(system.info(name).get("size") or 0)
+
+
+def facts(path: str) -> list[str]:
+    """Return what changes when a file that `expand` named does: size, time and tag, as far as its system tells."""
+    system, name = fsspec.core.url_to_fs(_archived(path)[0] or path)
+    info = system.info(name)
+    return [str(info.get(key)) for key in ("size", "mtime", "created", "ETag", "etag", "LastModified", "last_commit")]
+
+
 def said(error: BaseException) -> str:
     """Return what an error says, on one line; its name where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -24,6 +24,7 @@ from recfound_data.events import (
     k_core,
     time_cuts,
 )
+from recfound_data.files import METER, expand, size
 from recfound_data.layout import write_parquet
 from recfound_data.negatives import rank_items
 from recfound_data.pairs import co_liked, judged, make_pairs, nearest, stated, summed_pairs
@@ -58,6 +59,7 @@ def read_part(folder: Path, reader: Source, reading: Reading) -> Result:
     writer = RunWriter(folder, reader.label)
     drops: list[dict[str, int]] = []
     started = said = time.monotonic()
+    already, whole = METER.bytes, sum(size(file) for path in reader.paths() for file in expand(path))
     for batch in reader.batches(reading.key.within(reader.label)):
         if batch.unparsable and reading.strict:
             first = batch.unparsable[0]
@@ -69,8 +71,9 @@ def read_part(folder: Path, reader: Source, reading: Reading) -> Result:
         writer.add(batch.table, frame)
         now = time.monotonic()
         if now - said >= _SAY_SECONDS and not reading.quiet:
-            said, rows = now, sum(writer.rows.values())
-            say(f"read {reader.label}: {rows:,} rows so far, {rows / (now - started):,.0f} rows/s")
+            said, rows, share = now, sum(writer.rows.values()), (METER.bytes - already) / max(whole, 1)
+            left = f", {share:.0%}, {(now - started) * (1 - share) / share:,.0f} s left" if share else ""
+            say(f"read {reader.label}: {rows:,} rows, {rows / (now - started):,.0f}/s{left}")
     writer.close()
     splits = {table: sorted(found) for table, found in writer.splits.items()}
     rows = sum(writer.rows.values())

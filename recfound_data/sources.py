@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recfound_data.errors import RecfoundError
-from recfound_data.files import decompressed, expand, form, opened, said
+from recfound_data.files import METER, decompressed, expand, form, opened, said
 
 BLOCK_BYTES = 16 << 20
 _LONGEST_RECORD = 4
@@ -65,10 +65,11 @@ def line_blocks(pattern: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]
 def _blocks(pattern: str, block_bytes: int) -> Generator[Block, None, None]:
     for path in expand(pattern):
         quoted = form(path) == "csv"
-        line, rest, read = 1, b"", 0
+        line, rest, read, place = 1, b"", 0, 0
         try:
             with opened(path) as raw, decompressed(raw, path) as stream:
                 while chunk := stream.read(block_bytes):
+                    place = METER.follow(raw, place)
                     data = rest + (chunk if read else chunk.removeprefix(_BYTE_ORDER_MARK))
                     read += len(chunk)
                     cut = data.rfind(b"\n") + 1
