@@ -62,7 +62,7 @@ class Mave(Source):
     def batches(self, people: People) -> Iterator[Batch]:  # noqa: ARG002  (no people in this corpus)
         """Yield attributes, one row a labelled product of each file.
 
-        With `metadata` the labels are held in memory, which takes about half of their size on disk; the metadata are read
+        With `metadata` the labels are held in memory, about half of their size on disk; the metadata are read
         once, a block at a time.
         """
         if self.metadata:

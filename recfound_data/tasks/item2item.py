@@ -31,7 +31,7 @@ def build(corpus: Corpus) -> Built:
     back = pairs.select(
         "group", "split", from_left="from_right", from_right="from_left", anchor="right", positive="left"
     )
-    both = pl.concat([there, back])
+    both = pl.concat([there, back]).sort("group", maintain_order=True)
     both = both.with_columns(query=catalogue["item_id"].gather(both["anchor"]))
     ids = catalogue["item_id"].gather(both["positive"])
     both = both.with_columns(id=sample_id(pl.col("group"), TASK, corpus.name, pl.col("query"), pl.lit(ids)))
