@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from recfound_data.card import dataset_card
 from recfound_data.corpora import readers
+from recfound_data.describe import describe_dataset
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.files import expand, facts
 from recfound_data.layout import (
@@ -31,9 +32,11 @@ from recfound_data.layout import (
     read_manifest,
     replacing,
     require_replaceable,
+    sha256,
 )
 from recfound_data.people import UserKey
 from recfound_data.planning import Prepared, Shard, choose, require_samples, write_plan
+from recfound_data.plots import write_plots
 from recfound_data.preparation import (
     CATALOGUE,
     PairSources,
@@ -59,6 +62,8 @@ from recfound_data.writing import FilePlan, Slice, file_plans, write_file, write
 
 _Folders = dict[str, list[Path]]
 """Folders of finished units by corpus."""
+_IDENTITY = "build.json"
+"""What a folder of units is of: recipe, inputs, key."""
 _ROWS_PER_SHARD = {"interactions": 250_000, "judgements": 500_000, "pairs": 250_000, "catalogue": 50_000}
 _TEXT_ROWS_PER_SHARD = 20_000
 """Rows of tables whose rows hold whole texts: questions, dialogues, products."""
@@ -109,6 +114,10 @@ def build(
         written = job.write(prepared, chosen)
         with replacing(Path(out)) as folder:
             manifest = job.manifest(folder, sources, key, chosen, written)
+            description = describe_dataset(folder, manifest)
+            manifest["description"] = description.to_json()
+            for plot in write_plots(description, folder / "plots"):
+                manifest["files"][f"plots/{plot.name}"] = {"bytes": plot.stat().st_size, "sha256": sha256(plot)}
             (folder / MANIFEST).write_text(canonical_json(manifest), encoding="utf-8")
             (folder / CARD).write_text(dataset_card(folder, manifest), encoding="utf-8")
     manifest = read_manifest(Path(out))
@@ -133,6 +142,7 @@ class _Build:
         self._work, self._recipe, self._stage = work, recipe, stage
         self._drops: dict[str, list[dict[str, int]]] = {}
         self._rows: dict[str, dict[str, int]] = {}
+        self._label_sources: set[str] = set()
 
     def prepare(self, sources: list[Source], reading: Reading) -> list[Prepared]:
         """Read all corpora and make what tasks read."""
@@ -158,9 +168,6 @@ class _Build:
         for label, result in zip(labels, catalogues, strict=True):
             self._rows[label]["catalogue"] = result["rows"]
         first, events = self._events(labels, folders)
-
-        def ranked(label: str) -> tuple[Any, ...]:
-            return (work / "catalogue" / label / CATALOGUE, events[label])
 
         self._each(
             "ranks",
@@ -197,7 +204,7 @@ class _Build:
         shards = [
             (label, number, within)
             for label in labels
-            if self._rows[label].get("interactions") and self._rows[label]["catalogue"]
+            if self._rows[label].get("interactions")
             for number, within in enumerate(ranges(self._rows[label]["interactions"], _ROWS_PER_SHARD["interactions"]))
         ]
         first: dict[str, list[Path]] = {label: [] for label in labels}
@@ -283,6 +290,7 @@ class _Build:
         for task, found in units.items():
             for unit, corpus in zip(found, corpora[task], strict=True):
                 self._count(f"{task} from {corpus.name}", results[unit.folder])
+                self._label_sources.update(results[unit.folder]["label_sources"])
         choices = [
             Unit(self._work / "chosen" / task, choose, (task, [unit.folder for unit in units[task]], self._recipe))
             for task in self._recipe.tasks
@@ -360,6 +368,7 @@ class _Build:
             "seed": self._recipe.seed,
             "user_key": key.secret,
             "configs": self._configs(plans),
+            "label_sources": sorted(self._label_sources),
             "drops": drops,
             "files": {
                 path: {"bytes": result["bytes"], "sha256": result["sha256"]} for path, (_, result) in written.items()
@@ -426,16 +435,17 @@ def _work_folder(out: Path, identity: dict[str, Any], quiet: bool) -> Iterator[P
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{work}.lock", timeout=0):
-            name, text = work / "build.json", canonical_json(identity)
-            if work.exists() and not (name.exists() and name.read_text(encoding="utf-8") == text):
-                shutil.rmtree(work)  # of other inputs or another recipe
-            elif work.exists() and not quiet:
-                print("going on with the build that was stopped", file=sys.stderr, flush=True)
-            work.mkdir(exist_ok=True)
-            name.write_text(text, encoding="utf-8")
+            name, text = work / _IDENTITY, canonical_json(identity)
             try:
+                _restore(out)
+                if work.exists() and not (name.exists() and name.read_text(encoding="utf-8") == text):
+                    _discard(work)  # of other inputs or another recipe
+                elif work.exists() and not quiet:
+                    print("going on with the build that was stopped", file=sys.stderr, flush=True)
+                work.mkdir(exist_ok=True)
+                name.write_text(text, encoding="utf-8")
                 yield work
-                shutil.rmtree(work)
+                _discard(work)
             except (KeyboardInterrupt, WorkerDiedError):
                 raise
             except BaseException:
@@ -449,3 +459,19 @@ def _work_folder(out: Path, identity: dict[str, Any], quiet: bool) -> Iterator[P
         raise RecfoundError(
             f"{error.filename or out}: cannot be written: {error.strerror or error}; free space or name another folder"
         ) from None
+
+
+def _discard(work: Path) -> None:
+    """Remove a folder of units; what says of which build goes first, so nobody goes on with half of them."""
+    (work / _IDENTITY).unlink(missing_ok=True)
+    shutil.rmtree(work)
+
+
+def _restore(out: Path) -> None:
+    """Clear away what a build left that was killed while its dataset took its place, and bring back the one before."""
+    for path in list(out.parent.iterdir()):
+        before = path.name.startswith(f".{out.name}.old-")
+        if before and not out.exists():
+            path.rename(out)
+        elif before or path.name.startswith(f".{out.name}.partial-"):
+            shutil.rmtree(path)

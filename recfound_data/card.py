@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from recfound_data.layout import files_of, schema_of
+from recfound_data.describe import Description
+from recfound_data.layout import canonical_json, files_of, schema_of
+from recfound_data.samples import SPLITS
 from recfound_data.tasks.catalogue import TASKS
 
 
@@ -35,6 +38,10 @@ def dataset_card(folder: Path, manifest: dict[str, Any]) -> str:
     description keeps two builds of one name apart. A split of no rows would make its configuration unloadable, so only
     splits with rows are listed.
     """
+    # The same card whether the manifest was just made or read again.
+    manifest = json.loads(canonical_json(manifest))
+    for entry in manifest["configs"].values():
+        entry["splits"] = {split: entry["splits"][split] for split in SPLITS if split in entry["splits"]}
     configs, infos = [], []
     for name, config in manifest["configs"].items():
         content = content_hash(manifest, name)
@@ -52,9 +59,15 @@ def dataset_card(folder: Path, manifest: dict[str, Any]) -> str:
         "configs": configs,
         "dataset_info": infos,
     }
-    tasks = [(TASKS[name], config) for name, config in manifest["configs"].items() if name in TASKS]
+    tasks = [(spec, manifest["configs"][name]) for name, spec in TASKS.items() if name in manifest["configs"]]
+    described = manifest.get("description")
     body = render(
-        "dataset.md", manifest=manifest, tasks=tasks, first=next(name for name in manifest["configs"] if name in TASKS)
+        "dataset.md",
+        manifest=manifest,
+        tasks=tasks,
+        first=next((name for name in manifest["configs"] if name in TASKS), "items"),
+        description=described and Description.from_json(described),
+        plots={path.stem: str(path) for path in map(PurePosixPath, manifest["files"]) if path.suffix == ".png"},
     )
     return "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True) + "---\n\n" + body
 

@@ -77,6 +77,14 @@ def _data_commands(data: Any) -> None:
     generate.add_argument("--out", required=True, help="folder to write")
     generate.add_argument("--reviews", type=int, default=20_000, help="reviews to write (default: %(default)s)")
     generate.add_argument("--seed", type=int, default=0, help="seeds everything (default: %(default)s)")
+    generate.add_argument(
+        "--formats",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="corpora to write, or all (default: amazon_reviews_2018 movielens shopping_queries)",
+    )
     build = command(data, "build", _build, "build the dataset that a recipe describes", _show_build)
     build.add_argument("recipe", metavar="RECIPE.yaml")
     build.add_argument("--out", required=True, help="folder to write; an earlier dataset there is replaced")
@@ -84,6 +92,11 @@ def _data_commands(data: Any) -> None:
     build.add_argument("--strict", action="store_true", help="stop at the first line that cannot be parsed")
     check = command(data, "check", _check, "verify schema, hashes, leakage and people of a dataset", _show_check)
     check.add_argument("path", metavar="DIR")
+    describe = command(
+        data, "describe", _describe, "count rows, lengths, labels, popularity and drops of a dataset", _show_description
+    )
+    describe.add_argument("path", metavar="DIR")
+    describe.add_argument("--plots", metavar="DIR", help="draw them as PNG files in this folder")
     push = command(data, "push", _push_data, "release a dataset on the Hub", _show_release)
     _release_options(push)
     push.add_argument(
@@ -176,9 +189,9 @@ def _demo(options: argparse.Namespace) -> Any:
 
 
 def _generate(options: argparse.Namespace) -> Any:
-    from recfound_data.shop import generate
+    from recfound_data.shop import DEFAULT, generate
 
-    return generate(options.out, options.reviews, options.seed)
+    return generate(options.out, options.reviews, options.seed, options.formats or DEFAULT)
 
 
 def _build(options: argparse.Namespace) -> Any:
@@ -191,6 +204,17 @@ def _check(options: argparse.Namespace) -> Any:
     from recfound_data.check import check
 
     return check(options.path)
+
+
+def _describe(options: argparse.Namespace) -> Any:
+    from recfound_data.describe import describe
+    from recfound_data.plots import write_plots
+
+    description = describe(options.path)
+    if options.plots:
+        for path in write_plots(description, Path(options.plots)):
+            print(path, file=sys.stderr)
+    return description
 
 
 def _push_data(options: argparse.Namespace) -> Any:
@@ -312,6 +336,10 @@ def _show_check(report: Any) -> str:
     if report.passed:
         return f"{report.path}: {report.rows:,} rows, nothing found"
     return "\n".join([*map(str, report.findings), f"{report.path}: {len(report.findings)} findings"])
+
+
+def _show_description(description: Any) -> str:
+    return str(description)
 
 
 def _show_train(summary: Any) -> str:

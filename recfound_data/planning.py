@@ -112,7 +112,9 @@ def write_plan(folder: Path, corpus: Prepared, task: str, shard: Shard, recipe: 
     if built.qrels is not None and len(built.qrels):
         qrels = _with_query_hash(built.qrels.rename({"query_id": "query"}, strict=False))
         write_parquet(qrels, folder / "qrels.parquet", compression="lz4", row_group_size=1 << 16)
-    return {"rows": len(samples), "drops": built.drops}
+    named = samples["label_source"].unique() if "label_source" in samples.columns else pl.Series([], dtype=pl.String)
+    models = sorted(set(named) - {"corpus", "composed"})
+    return {"rows": len(samples), "drops": built.drops, "label_sources": models}
 
 
 def _comparable(samples: pl.DataFrame, task: str, own: bool) -> pl.DataFrame:
@@ -258,7 +260,7 @@ def _limit(
 ) -> int:
     """Leave at most `limits[split]` samples of each split, those whose draws are smallest; return how many went."""
     gone = 0
-    salt = mixed(np.array([seed], np.uint64) + np.uint64(0x5BF0))
+    salt = mixed(np.array([seed % (1 << 64)], np.uint64) + np.uint64(0x5BF0))
     for split, most in limits.items():
         number = SPLITS.index(split)
         drawn = [mixed(twin ^ salt) for twin in twins]

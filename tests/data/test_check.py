@@ -120,10 +120,8 @@ def test_a_wrong_count(planted: Tampered, key: str) -> None:
     entry = manifest["configs"]["item2item"][key]
     (entry if key == "splits" else entry["shop"])["test"] += 1
     (planted.folder / "recfound.json").write_text(json.dumps(manifest))
-    report = check(planted.folder)
-    assert [(finding.rule, finding.where) for finding in report.findings] == [
-        ("rows differ from the manifest", "item2item")
-    ]
+    # The card told the number of each split.
+    assert rules(planted) == {"rows differ from the manifest": 1} | ({"card": 1} if key == "splits" else {})
 
 
 def test_rows_that_went(planted: Tampered) -> None:
@@ -131,7 +129,7 @@ def test_rows_that_went(planted: Tampered) -> None:
     planted.write("query2item", "train", planted.read("query2item", "train").head(-1))
     sealed = planted.manifest()
     (planted.folder / "recfound.json").write_text(json.dumps(sealed | {"configs": manifest}))
-    assert rules(planted) == {"rows differ from the manifest": 1}
+    assert rules(planted) == {"rows differ from the manifest": 1, "card": 1}
 
 
 @pytest.mark.parametrize("config", ["items", "user2item"])
@@ -188,11 +186,13 @@ def test_a_repeated_query_id(planted: Tampered) -> None:
 
 def test_a_test_row_copied_into_training(planted: Tampered) -> None:
     planted.add("user2item", "train", **planted.read("user2item", "test").row(0, named=True))
-    assert rules(planted) == {
+    # Whether its user has a training sample of its own decides whether the query is known.
+    assert rules(planted) - Counter(["query not in queries of its split"]) == {
         "id repeated": 1,
         TARGET_LEAK: 1,
         "leak: the same sample in more than one split": 1,
         "positive not in qrels of its split": 1,
+        "leak: a held-out target is shown in training": 1,
     }
 
 
@@ -214,9 +214,11 @@ def test_a_test_target_as_training_target_of_the_other_task(planted: Tampered) -
             return None
         at = LETTERS.index(row["label"])
         # In capitals and with other punctuation it is the same title.
-        return {
-            "options": [f"{secret.upper()}!" if place == at else option for place, option in enumerate(row["options"])]
-        }
+        said = row["prompt"][0]["content"].replace(
+            f"\n{row['label']}. {row['options'][at]}", f"\n{row['label']}. {secret.upper()}!"
+        )
+        options = [f"{secret.upper()}!" if place == at else option for place, option in enumerate(row["options"])]
+        return {"options": options, "prompt": [{"role": "user", "content": said}]}
 
     planted.change("sequential_recommendation", "train", teach)
     assert rules(planted) == {TARGET_LEAK: 1}
@@ -231,7 +233,7 @@ def test_an_item_pair_torn_over_splits(planted: Tampered) -> None:
     row = next(row for row in rows if (row["positive_id"], row["anchor_id"]) in pairs)
     planted.write("item2item", "train", planted.read("item2item", "train").filter(pl.col("id") != row["id"]))
     planted.add("item2item", "validation", **row | {"id": f"{'0' * 16}-{row['id'].split('-')[1]}"})
-    planted.add("qrels", "validation", query_id=row["anchor_id"], item_id=row["positive_id"], grade=1)
+    planted.judge("validation", "item2item", row["anchor"], row["anchor_id"], row["positive_id"])
     assert rules(planted) == {"leak: pair of items in more than one split": 1}
 
 
@@ -250,7 +252,7 @@ def test_a_query_torn_over_splits(planted: Tampered, words: Any) -> None:
     assert words(row["anchor"]) != row["anchor"]
     other = {"id": f"{'0' * 16}-{'1' * 16}", "anchor": words(row["anchor"]), "anchor_id": "0" * 16}
     planted.add("query2item", "validation", **row | other)
-    planted.add("qrels", "validation", query_id="0" * 16, item_id=row["positive_id"], grade=3)
+    planted.judge("validation", "query2item", words(row["anchor"]), "0" * 16, row["positive_id"], 3)
     assert rules(planted) == {"leak: query in more than one split": 1}
 
 
@@ -350,7 +352,7 @@ def test_an_offer_of_the_same_product_is_neither_positive_nor_negative(planted: 
     planted.change(
         "item2item", "train", lambda found: {**row, "anchor_id": "twin"} if found["id"] == row["id"] else None
     )
-    planted.add("qrels", "train", query_id="twin", item_id=row["positive_id"], grade=1)
+    planted.judge("train", "item2item", item["text"], "twin", row["positive_id"])
     assert rules(planted) == {}
     twin = {"positive_id": "twin", "positive": item["text"], "anchor_id": row["anchor_id"]}
     planted.change("item2item", "train", lambda found: twin if found["id"] == row["id"] else None)
@@ -366,7 +368,7 @@ def test_a_pair_of_products_torn_over_splits_by_another_offer(planted: Tampered)
     )
     other = {"id": f"{'0' * 16}-{'1' * 16}", "anchor_id": "twin", "anchor": "Other words"}
     planted.add("item2item", "validation", **row | other)
-    planted.add("qrels", "validation", query_id="twin", item_id=row["positive_id"], grade=1)
+    planted.judge("validation", "item2item", "Other words", "twin", row["positive_id"])
     assert rules(planted) == {"leak: pair of items in more than one split": 1}
 
 
@@ -416,9 +418,8 @@ def test_a_persons_address_or_number(planted: Tampered, config: str, rule: str, 
 def test_a_raw_user_id(planted: Tampered) -> None:
     row = planted.read("user2item", "test").row(0, named=True)
     planted.change("user2item", "test", lambda row: {"anchor_id": "A2MN5JQMIY0FQ2"})
-    graded = planted.read("qrels", "test").filter(query_id=row["anchor_id"], item_id=row["positive_id"])
-    planted.add("qrels", "test", **graded.row(0, named=True) | {"query_id": "A2MN5JQMIY0FQ2"})
-    assert rules(planted) == {"user id is not a hash": 1}
+    planted.judge("test", "user2item", row["anchor"], "A2MN5JQMIY0FQ2", row["positive_id"])
+    assert rules(planted) == {"user id is not a hash": 2}  # in the task and in queries
 
 
 # Options and labels
@@ -451,7 +452,10 @@ def test_nineteen_options(planted: Tampered) -> None:
 
 def test_a_repeated_option(planted: Tampered) -> None:
     def repeat(row: dict[str, Any]) -> dict[str, Any] | None:
-        return {"options": [row["options"][1], *row["options"][1:]]} if row["label"] > "B" else None
+        first, second = row["options"][:2]
+        said = row["prompt"][0]["content"].replace(f"\nA. {first}\n", f"\nA. {second}\n")
+        options = [second, second, *row["options"][2:]]
+        return {"options": options, "prompt": [{"role": "user", "content": said}]} if row["label"] > "B" else None
 
     planted.change("sequential_recommendation", "train", repeat)
     assert rules(planted) == {"option repeated": 1}
