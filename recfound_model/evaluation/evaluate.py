@@ -13,6 +13,7 @@ import torch
 
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.layout import canonical_json, replacing
+from recfound_data.progress import say
 from recfound_data.samples import LETTERS
 from recfound_data.tasks import TASKS
 from recfound_data.tasks.sequential_recommendation import option_title
@@ -100,7 +101,7 @@ def evaluate(
         seed: of the random baseline.
 
     Raises:
-        UsageError: a task is not in the data, or the model cannot do it; `compare` without `out`.
+        UsageError: a task is not in the data, cannot be evaluated or is not the model's; `compare` without `out`.
         RecfoundError: model or data cannot be read, or `compare` is no evaluation of the same queries.
     """
     if compare is not None:
@@ -108,8 +109,13 @@ def evaluate(
             raise UsageError(f"differences to {compare} are written to `out`: name a folder for them")
         _earlier(Path(compare), split)
     loaded, own = (None, None) if model in BASELINES else open_model(model, revision, max_length)
-    available = [name for name in task_names(data, data_revision) if _scored(name)]
-    wanted = chosen_tasks(tasks or [], available, data)
+    wanted = chosen_tasks(tasks or [], task_names(data, data_revision), data)
+    unscored = [name for name in wanted if not _scored(name)]
+    if tasks and unscored:
+        raise UsageError(f"{unscored[0]} cannot be evaluated yet: nothing here scores free text or other labels")
+    wanted = [name for name in wanted if name not in unscored]
+    if unscored:
+        say(f"not evaluated, since nothing here scores them yet: {', '.join(unscored)}")
     if not tasks:
         wanted = [name for name in wanted if (own is None or name in own) and (loaded is None or _can(loaded, name))]
     results = {}
