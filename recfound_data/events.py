@@ -7,7 +7,7 @@ feeds popularity, co-liked pairs, profiles, reviews and training targets; `valid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,16 +104,18 @@ def _period(history: HistorySettings, cuts: TimeCuts | None) -> pl.Expr:
     return last.when(tested & (reached == pl.col("count") - 2)).then(validation).otherwise(train)
 
 
-def time_cuts(times: Sequence[pl.Series]) -> TimeCuts:
-    """Return the moments at which validation and test begin: quantiles of all interaction times, shard by shard.
+def time_cuts(times: Iterable[pl.Series]) -> TimeCuts | None:
+    """Return the moments at which validation and test begin, quantiles of all interaction times; None without any.
 
-    Two passes over counts, so that memory does not grow with the interactions: the first finds the stretch of time, the
-    second the moment in it.
+    `times` is gone through once and then again for each moment, and nothing of it is kept but counts: the first pass
+    finds the stretch of time, the other the moment in it. Memory does not grow with the interactions.
     """
     width = 1 << 16
     counts = pl.concat([(time.rename("time") // width).value_counts() for time in times])
     coarse = counts.group_by("time").agg(pl.col("count").sum()).sort("time")
     total = int(coarse["count"].sum())
+    if not total:
+        return None
     reached = coarse["count"].cum_sum()
     found = []
     for share in (_VALIDATION_FROM, _TEST_FROM):
@@ -144,7 +146,7 @@ def k_core(
         removed = 0
         for number, (users, item) in enumerate(shards):
             kept = inside[number] & enough[item]
-            per_user = np.bincount(users[kept], minlength=int(users.max(initial=-1)) + 1)
+            per_user = np.bincount(users[kept], minlength=int(users.max()) + 1 if len(users) else 0)
             kept &= per_user[users] >= k
             removed += int(inside[number].sum() - kept.sum())
             inside[number] = kept

@@ -149,11 +149,12 @@ def make_pairs(
     pairs = pairs.with_columns(one=title.gather(pairs["left"]), two=title.gather(pairs["right"])).with_columns(
         group=stable_id("pair", pl.col("domain"), pl.col("one"), pl.col("two"))
     )
-    number = draw(seed, "pair of item", pl.col("group"))
-    pairs = pairs.with_columns(number=number).with_columns(
-        from_left=pl.col("number").rank("ordinal").over("left") <= per_item,
-        from_right=pl.col("number").rank("ordinal", descending=True).over("right") <= per_item,
-    )
+    # An item is the left of some pairs and the right of others: what is drawn for it is drawn among all of them.
+    ends = pl.concat([pairs.select("group", item=side) for side in ("left", "right")])
+    ends = ends.with_columns(name=catalogue["id_hash"].gather(ends["item"]))
+    ends = ends.with_columns(number=draw(seed, "pair of item", pl.col("group"), pl.col("name")))
+    few = ends.select(pl.col("number").rank("ordinal").over("item") <= per_item).to_series()
+    pairs = pairs.with_columns(from_left=few.head(len(pairs)), from_right=few.tail(len(pairs)))
     drops = {
         "relation of an item to itself, its duplicate or another domain": len(rows) - len(different),
         "relation stated again": len(different) - len(different.select("item", "other", "relation").unique()),

@@ -6,7 +6,7 @@ Each function below is the work of one unit: it writes into `folder` and returns
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,13 +102,22 @@ def write_first(folder: Path, read: Sequence[Path], within: Range, catalogue: Pa
     return {"rows": len(events), "drops": drops}
 
 
+class _Times:
+    """The times of all interactions, read a shard at a time, as often as they are gone through."""
+
+    def __init__(self, first: Sequence[Path]) -> None:
+        self._first = first
+
+    def __iter__(self) -> Iterator[pl.Series]:
+        for path in self._first:
+            yield pl.read_parquet(path / "first.parquet", columns=["timestamp"])["timestamp"]
+
+
 def settle(folder: Path, first: Sequence[Path], items: int, recipe: DataRecipe) -> Result:
     """Find what needs all users at once: the moments that split time, and the k-core."""
     result: Result = {"rows": 0, "drops": {}}
-    if recipe.split == "global_time":
-        cuts = time_cuts(
-            [pl.read_parquet(path / "first.parquet", columns=["timestamp"])["timestamp"] for path in first]
-        )
+    cuts = time_cuts(_Times(first)) if recipe.split == "global_time" else None
+    if cuts is not None:
         result |= {"validation": cuts.validation, "test": cuts.test}
     if recipe.history.k_core > 1:
         columns = [pl.read_parquet(path / "first.parquet", columns=["user", "item"]) for path in first]

@@ -84,11 +84,23 @@ def write_rows(path: Path, config: str, frames: Iterator[pl.DataFrame]) -> Resul
     with pq.ParquetWriter(
         path, schema, compression="zstd", compression_level=3, use_dictionary=dictionary, write_statistics=["id"]
     ) as writer:
-        for frame in frames:
-            table = frame.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest())
-            writer.write_table(table.cast(schema), row_group_size=_ROWS_AT_ONCE)
-            rows += len(frame)
+        for table in _row_groups(frames, schema):
+            writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
+            rows += len(table)
     return {"rows": rows, "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _row_groups(frames: Iterator[pl.DataFrame], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of all frames `_ROWS_AT_ONCE` at a time: where a plan ends shows in no file."""
+    waiting = schema.empty_table()
+    for frame in frames:
+        table = frame.select(schema.names).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
+        waiting = pa.concat_tables([waiting, table])
+        while len(waiting) >= _ROWS_AT_ONCE:
+            yield waiting.slice(0, _ROWS_AT_ONCE).combine_chunks()
+            waiting = waiting.slice(_ROWS_AT_ONCE)
+    if len(waiting):
+        yield waiting.combine_chunks()
 
 
 def _schema(config: str) -> pa.Schema:

@@ -1,6 +1,7 @@
 """A synthetic shop and the dataset built from it, made once; tests that change something work on a copy."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def user_key() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECFOUND_USER_KEY", KEY)
         yield
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds that draw nothing, for tests that build much and look at no plot."""
+    monkeypatch.setattr(sys.modules["recfound_data.build"], "write_plots", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

@@ -29,9 +29,17 @@ History = dict[str, list[Event]]
 
 
 def pseudonym(corpus: str, user: str, key: str = KEY) -> str:
-    """What stands in a dataset for a user: a keyed hash, then one that keeps corpora apart."""
-    hashed = hmac.new(key.encode(), user.encode(), hashlib.sha256).hexdigest()[:16]
-    return hashlib.sha256(f"{corpus}\x1f{hashed}".encode()).hexdigest()[:16]
+    """What stands in a dataset for a user: a keyed hash, which keeps corpora apart."""
+    return hmac.new(key.encode(), f"{corpus}\x1f{user}".encode(), hashlib.sha256).hexdigest()[:16]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def reviews(shop: Path) -> list[dict]:

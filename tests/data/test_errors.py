@@ -4,6 +4,8 @@ import errno
 import gzip
 import json
 import os
+import re
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ REVIEWS = "amazon_reviews_2018/Shop_5.json.gz"
 METADATA = "amazon_reviews_2018/meta_Shop.json.gz"
 EXAMPLES = "shopping_queries/shopping_queries_dataset_examples.parquet"
 DAMAGED, WRONG = 1, 2
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 class Shop:
@@ -45,7 +48,7 @@ class Shop:
         before = listing(self.folder.parent)
         assert main(["data", "build", str(self.path("recipe.yaml")), "--out", str(self.out), *options]) == code
         out, err = self._capsys.readouterr()
-        said = [line for line in err.splitlines() if not line.startswith("[")]  # [1/12] is progress
+        said = [line for line in err.splitlines() if not re.match(r"\w+: [\d,]+/[\d,]+, ", line)]  # progress
         assert out == "" and len(said) == 1, err
         assert said[0].startswith("recfound: ") and "Traceback" not in err and KEY not in err
         assert listing(self.folder.parent) == before
@@ -106,25 +109,44 @@ def test_a_glob_without_a_match(shop: Shop) -> None:
     assert "amazon_reviews_2018/*_5.jsonl: no such file" in shop.refusal(DAMAGED)
 
 
-@pytest.mark.parametrize(
-    ("content", "dropped"),
-    [
-        (b"", ""),
-        (b"\n\n", ""),
-        (b'{"reviewerID": \n' * 3, "; 3 times review unparsable"),
-        (b"{'asin': 'B'}\n[1]\nnull\n", "; 3 times review unparsable"),
-        (b'{"overall": 5.0}\n', "; 1 times review without user, item, rating or time"),
-    ],
-)
-def test_reviews_of_nothing_usable_are_an_empty_corpus(shop: Shop, content: bytes, dropped: str) -> None:
+UNUSABLE = [
+    (b"", ""),
+    (b"\n\n", ""),
+    (b'{"reviewerID": \n' * 3, "; 3 times review unparsable"),
+    (b"{'asin': 'B'}\n[1]\nnull\n", "; 3 times review unparsable"),
+    (b'{"overall": 5.0}\n', "; 1 times review without user, item, rating or time"),
+]
+
+
+@pytest.mark.parametrize(("content", "dropped"), UNUSABLE)
+def test_files_of_nothing_usable_are_an_empty_corpus(shop: Shop, content: bytes, dropped: str) -> None:
     shop.path(REVIEWS).write_bytes(gzip.compress(content))
-    expected = "corpus 'shop' is empty: its files hold no interaction or judgement that can be used"
-    assert shop.refusal(DAMAGED) == f"recfound: {expected}{dropped}"
+    shop.path(METADATA).write_bytes(gzip.compress(b""))
+    said = shop.refusal(DAMAGED)
+    assert said == f"recfound: corpus 'shop' is empty: its files hold nothing that can be used{dropped}"
+
+
+def test_a_corpus_without_reviews_still_gives_its_items_and_says_what_it_lost(shop: Shop) -> None:
+    shop.path(REVIEWS).write_bytes(gzip.compress(UNUSABLE[2][0]))
+    assert shop.drops()["shop"]["review unparsable"] == 3
+    corpora = json.loads((shop.out / "recfound.json").read_text())["configs"]
+    assert "shop" not in corpora["user2item"]["corpora"] and corpora["items"]["corpora"]["shop"]
+    shop.recipe(shop.settings() | {"corpora": shop.settings()["corpora"][:1], "tasks": ["user2item"]})
+    shutil.rmtree(shop.out)
+    assert "task 'user2item' has no sample" in shop.refusal(DAMAGED)
 
 
 def test_metadata_of_nothing_usable_is_an_empty_corpus(shop: Shop) -> None:
     shop.path(METADATA).write_bytes(gzip.compress(b""))
     assert "corpus 'shop' is empty: its files hold no item that can be used" in shop.refusal(DAMAGED)
+
+
+@pytest.mark.parametrize("split", ["leave_last", "global_time"])
+def test_reviews_of_other_items_than_the_metadatas_are_counted_one_by_one(shop: Shop, split: str) -> None:
+    text = gzip.decompress(shop.path(REVIEWS).read_bytes()).replace(b'"asin": "B', b'"asin": "X')
+    shop.path(REVIEWS).write_bytes(gzip.compress(text))
+    shop.recipe(shop.settings() | {"split": split})
+    assert shop.drops()["shop"]["interaction with an item that has no metadata"] == 1_500
 
 
 BROKEN = [
@@ -156,12 +178,12 @@ def test_a_broken_csv_row_is_counted_or_with_strict_named(shop: Shop) -> None:
     path = shop.path("movielens/ratings.csv")
     clean = shop.drops()
     header, *lines = path.read_text().splitlines()
-    broken = ["7,8", "7,8,high,964982703", '7,8,4.0,"964982703', ",,,"]
-    path.write_text("\n".join([header, broken[0], *lines[:100], *broken[1:], *lines[100:], ""]))
+    broken = ["7,8", "7,8,high,964982703", ",,,"]
+    path.write_text("\n".join([header, broken[0], *lines[:100], broken[1], *lines[100:], broken[2], ""]))
     shutil.rmtree(shop.out)
     said = shop.refusal(DAMAGED, "--strict")
     assert f"{path}: line 2: cannot be parsed: a value is missing or of the wrong type" in said
-    assert shop.drops()["shop_films"] == clean.get("shop_films", {}) | {"rating unparsable": 4}
+    assert shop.drops()["shop_films"] == clean.get("shop_films", {}) | {"rating unparsable": 3}
 
 
 def test_a_csv_file_that_lacks_a_column(shop: Shop) -> None:
@@ -175,7 +197,7 @@ def test_a_csv_file_that_is_compressed_under_a_plain_name(shop: Shop) -> None:
     path = shop.path("movielens/ratings.csv")
     path.write_bytes(gzip.compress(path.read_bytes()))
     said = shop.refusal(DAMAGED)
-    assert f"{path}: line 1: is no text" in said and "ends in .gz or .zst" in said
+    assert f"{path}: line 1: is no text" in said and "the name of a compressed file ends in" in said
 
 
 @pytest.mark.parametrize("name", [EXAMPLES, "shopping_queries/shopping_queries_dataset_products.parquet"])
@@ -278,9 +300,9 @@ def test_a_recipe_with_a_wrong_key_or_value(shop: Shop, key: str, value: Any, wh
 
 def test_a_corpus_entry_that_lacks_a_path(shop: Shop) -> None:
     settings = shop.settings()
-    del settings["corpora"][0]["metadata"]
+    del settings["corpora"][1]["ratings"]
     shop.recipe(settings)
-    assert "corpora[0]: metadata: Field required" in shop.refusal(WRONG)
+    assert "corpora[1]: ratings: Field required" in shop.refusal(WRONG)
 
 
 # The folder to write
@@ -295,7 +317,7 @@ def test_an_out_that_is_a_file(shop: Shop) -> None:
 def test_an_out_below_a_file(shop: Shop) -> None:
     (shop.folder.parent / "file").write_text("mine")
     shop.out = shop.folder.parent / "file" / "dataset"
-    assert f"{shop.out}: cannot be written: Not a directory" in shop.refusal(DAMAGED)
+    assert f"{shop.out.parent}: cannot be written: File exists" in shop.refusal(DAMAGED)
 
 
 @pytest.fixture
@@ -323,9 +345,22 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 def test_a_full_disk(shop: Shop, small_disk: Callable[[int], Path], kilobytes: int) -> None:
     shop.out = small_disk(kilobytes) / "dataset"
     said = shop.refusal(DAMAGED)
-    assert said == (
-        f"recfound: {shop.out}: cannot be written: No space left on device; free space or name another folder"
-    )
+    assert said.startswith(f"recfound: {shop.out.parent}/")
+    assert said.endswith("cannot be written: No space left on device; free space or name another folder")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_disk_that_takes_no_file_of_that_size(shop: Shop, workers: str) -> None:
+    sizes = [1_000, 20_000, 60_000, 90_000] if workers == "1" else [20_000]
+    for size in sizes:  # a unit's result, a run, a catalogue, a file of the dataset
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            said = shop.refusal(DAMAGED, "--workers", workers)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert said.startswith(f"recfound: {shop.out.parent}/") and "cannot be written: " in said
+        assert "File too large" in said and said.endswith("; free space or name another folder")
 
 
 def test_a_disk_that_is_full_when_polars_writes(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +368,7 @@ def test_a_disk_that_is_full_when_polars_writes(shop: Shop, monkeypatch: pytest.
         raise pl.exceptions.ComputeError("underlying IO error: No space left on device (os error 28)")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", fail)
-    assert f"{shop.out}: cannot be written: {os.strerror(errno.ENOSPC)}; free space" in shop.refusal(DAMAGED)
+    assert f"cannot be written: {os.strerror(errno.ENOSPC)}; free space" in shop.refusal(DAMAGED)
 
 
 # Other commands of the group

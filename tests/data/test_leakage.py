@@ -21,6 +21,7 @@ from recfound_data.shop import REVIEWER_NAMES
 SPLITS = ("train", "validation", "test")
 TASKS = ("item2item", "query2item", "sequential_recommendation", "user2item")
 INTERACTIONS = ("shop", "shop_films")
+pytestmark = pytest.mark.usefixtures("no_plots")
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +344,7 @@ def strings(value: Any) -> list[str]:
 def everything(dataset: Path) -> str:
     """All text of all files, and the raw bytes of those that are text."""
     parts = [text for path in sorted(dataset.rglob("*.parquet")) for text in strings(pq.read_table(path).to_pylist())]
-    files = [path for path in dataset.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    files = [path for path in dataset.rglob("*") if path.is_file() and path.suffix not in (".parquet", ".png")]
     assert {path.name for path in files} == {"README.md", "recfound.json"}
     return "\n".join([*parts, *(path.read_text(encoding="utf-8") for path in files)])
 
