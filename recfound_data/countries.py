@@ -33,7 +33,7 @@ _OTHER_NAMES = {
     "Belgium": ("belgique", "belgië"),
     "Philippines": ("phillipines", "philippine"),
     "South Korea": ("korea", "republic of korea"),
-    "United Arab Emirates": ("uae",),
+    "United Arab Emirates": ("uae", "u.a.e"),
     "Vietnam": ("viet nam",),
     "China": ("p.r. china", "p.r.china"),
     "New Zealand": ("nz",),

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from recfound_data.errors import RecfoundError
 from recfound_data.sources import Block, Unparsable, text_lines
 
 _LINE, _ENOUGH, _FAULT = "\x00line", "\x00enough", "\x00fault"  # no column of a file is called so
@@ -42,6 +43,9 @@ def split_lines(
         separator: between values, literally.
         wide: the column whose values may hold the separator itself.
         optional: columns that may be empty; elsewhere an empty value makes its line one that does not fit.
+
+    Raises:
+        RecfoundError: the file begins with these lines, more than one, and none of them fits.
     """
     names = list(schema)
     fields = pl.col("line").str.split(separator)
@@ -72,5 +76,7 @@ def split_lines(
         Unparsable(path, number, why)
         for number, why in frame.filter(pl.col(_FAULT).is_not_null()).select(_LINE, _FAULT).iter_rows()
     ]
+    if 1 < len(bad) == len(frame) and bad[0].line <= 2:
+        raise RecfoundError(f"{path}: line {bad[0].line}: {bad[0].why}, and so in every line; is it the right file?")
     good = frame.filter(pl.col(_FAULT).is_null()) if bad else frame
     return good.select(value.alias(name) for name, value in typed.items()), bad

@@ -12,7 +12,8 @@ from recfound_data.tables import TABLES
 
 PRIVATE = (
     r"(?i)(^|[^a-z])(zip|zip[ _-]?code|post[ _-]?code|postal[ _-]?code|city|town|ip|street|address|e-?mail|phone|mobile"
-    r"|latitude|longitude|date[ _-]?of[ _-]?birth|birth[ _-]?da(y|te)|(user|first|last|full|nick|sur|family)[ _-]?name)"
+    r"|location|residence|latitude|longitude|date[ _-]?of[ _-]?birth|birth[ _-]?da(y|te)"
+    r"|(user|first|last|full|nick|sur|family|reviewer|screen|display)[ _-]?name)"
     r"($|[^a-z])|^name$"
 )
 """Names of facts and columns that tell who or where a person is."""

@@ -22,6 +22,8 @@ _FORMS: dict[str, Form] = {
     "csv": "csv", "tsv": "tsv", "tab": "tsv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl",
     "parquet": "parquet", "pq": "parquet",
 }  # fmt: skip
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks, as spreadsheet programs write them."""
 _BATCH_ROWS = 50_000
 _LOOK_ROWS = 1_000
 """How many JSON lines are read to list a file's fields."""
@@ -59,7 +61,7 @@ class ForeignFile:
         Of JSON lines those of the beginning, and of the `sought` those that stand further on.
 
         Raises:
-            RecfoundError: the file cannot be read, or its name does not tell what it is.
+            RecfoundError: the file cannot be read, its name does not tell what it is, or it is of no form that is read.
         """
         kind = self._kind()
         if kind == "parquet":
@@ -67,6 +69,8 @@ class ForeignFile:
         block = next(line_blocks(self.path), None)
         if block is None:
             return []
+        if block.data.startswith(_UTF_16):
+            raise RecfoundError(f"{self.path}: is UTF-16; save it as UTF-8")
         if kind != "jsonl":
             header = decoded(block.data.split(b"\n", 1)[0]).removeprefix("\ufeff")
             return [name.strip() for name in next(csv.reader([header], delimiter=self._between()), [])]
@@ -77,6 +81,9 @@ class ForeignFile:
             except ValueError:
                 continue  # counted, with its line, where the file is read
             names |= dict.fromkeys(value if isinstance(value, dict) else ())
+        first = block.data.lstrip().partition(b"\n")[0].strip()
+        if first == b"[" or (first.startswith(b"[") and not names):
+            raise RecfoundError(f"{self.path}: is one JSON list; write an object a line, as `jq -c '.[]'` does")
         return [*names, *(name for name in sought if name not in names and json.dumps(name).encode() in block.data)]
 
     def chunks(self, columns: Sequence[str]) -> Iterator[Chunk]:

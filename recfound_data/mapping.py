@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +32,9 @@ _WORDS: dict[str, tuple[dict[str, Any], str]] = {
     "relation": ({relation: relation for relation in RELATIONS}, f"one of {', '.join(RELATIONS)}"),
 }
 _SAID_CHARS = 40
+_MEANT_AS_LIST = re.compile(r"""\[\s*["'{\[]""")
+_SIDE_BY_SIDE = re.compile(r"""["']\s+["']""")
+"""Texts without a comma between them, as NumPy prints them: read as Python, they would become one."""
 
 
 def typed(
@@ -65,6 +71,12 @@ def typed(
     return made.alias(name), unread.select(fault=pl.when("unread").then(said))["fault"]
 
 
+def misunderstood(name: str, dtype: Any, word: str) -> str:
+    """Return what a column's values should be if it takes some words only and `word` is none; empty otherwise."""
+    meanings, kind = _WORDS.get(name, (_YES | _NO if dtype == pl.Boolean else {}, "true or false"))
+    return kind if meanings and word.lower() not in meanings else ""
+
+
 def _scalar(name: str, dtype: Any, unit: str) -> tuple[pl.Expr, str]:
     """Return how the text in the column called "" becomes a value, and what kind of value that is."""
     word = pl.col("").str.to_lowercase()
@@ -78,7 +90,10 @@ def _scalar(name: str, dtype: Any, unit: str) -> tuple[pl.Expr, str]:
     if dtype.is_float():
         number = pl.col("").cast(dtype, strict=False)
         return pl.when(number.is_finite()).then(number), "a number"
-    return pl.col("").cast(dtype, strict=False), "a text" if dtype == pl.String else "a whole number"
+    if dtype == pl.String:
+        # A whole number of a column with gaps is often written as a float, and would not be found in another table.
+        return pl.col("").str.replace(r"^(\d+)\.0$", "$1") if name.endswith("_id") else pl.col(""), "a text"
+    return pl.col("").cast(dtype, strict=False), "a whole number"
 
 
 def text(column: pl.Series) -> pl.Series:
@@ -120,11 +135,11 @@ def _seconds(unit: str) -> pl.Expr:
 
 
 def _texts(column: pl.Series, values: Mapping[str, str], separator: str) -> pl.Series:
-    """Return a column of lists of texts: lists as they are, JSON read, other text split at `separator`."""
+    """Return a column of lists of texts: lists as they are, JSON and Python read, other text split at `separator`."""
     if not isinstance(column.dtype, pl.List):
         words = text(column)
         if words.str.starts_with("[").any():
-            lists = [_json_list(word, separator) if word else None for word in words.to_list()]
+            lists = [_list_of(word, separator) if word else None for word in words.to_list()]
             column = pl.Series(column.name, lists, pl.List(pl.String))
         else:
             column = (
@@ -139,15 +154,18 @@ def _texts(column: pl.Series, values: Mapping[str, str], separator: str) -> pl.S
     return column.to_frame("").select(stripped.list.filter(pl.element() != "")).to_series()
 
 
-def _json_list(word: str, separator: str) -> list[str]:
+def _list_of(word: str, separator: str) -> list[str] | None:
+    """Return what the text of a list holds; None where it is meant as JSON or Python and is broken."""
     try:
-        return _shaped(json.loads(word), pl.List(pl.String))
+        return _shaped(_loaded(word), pl.List(pl.String))
     except ValueError:
+        if _MEANT_AS_LIST.match(word):
+            return None
         return word.split(separator) if separator else [word]
 
 
 def _records(column: pl.Series, dtype: Any) -> pl.Series:
-    """Return nested values, as they are or as JSON text, in the shape of `dtype`; null where they have another."""
+    """Return nested values, as they are or as text, in the shape of `dtype`; null where they have another."""
     shaped = []
     for value in column.to_list():
         try:
@@ -158,7 +176,24 @@ def _records(column: pl.Series, dtype: Any) -> pl.Series:
 
 
 def _loaded(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
+    """Return a value; one that is text is read as JSON, or as Python, which is what pandas writes into CSV.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        if _SIDE_BY_SIDE.search(value):
+            raise
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know: they stand for themselves
+            return ast.literal_eval(value)
+    except (SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(str(error)) from None
 
 
 def _fields(dtype: Any) -> str:
@@ -184,6 +219,6 @@ def _shaped(value: Any, dtype: Any) -> Any:
         if not isinstance(value, dict) or not any(field.name in value for field in dtype.fields):
             raise ValueError("no object with such fields")
         return {field.name: _shaped(value.get(field.name), field.dtype) for field in dtype.fields}
-    if isinstance(value, dict | list):
+    if not isinstance(value, str | int | float):
         raise ValueError("no text")
     return value if isinstance(value, str) else json.dumps(value)

@@ -26,6 +26,8 @@ BLOCK_BYTES = 16 << 20
 _LONGEST_RECORD = 4
 """In blocks: a quote that is still open after as many is taken for a stray one."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How the stand-in begins that Git LFS leaves for a file that was not fetched, whatever its name."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def _blocks(pattern: str, block_bytes: int) -> Generator[Block, None, None]:
             with opened(path) as raw, decompressed(raw, path) as stream:
                 while chunk := stream.read(block_bytes):
                     place = METER.follow(raw, place)
+                    if not read and chunk.startswith(_POINTER):
+                        raise _not_fetched(path)
                     data = rest + (chunk if read else chunk.removeprefix(_BYTE_ORDER_MARK))
                     read += len(chunk)
                     cut = data.rfind(b"\n") + 1
@@ -79,7 +83,11 @@ def _blocks(pattern: str, block_bytes: int) -> Generator[Block, None, None]:
                         yield Block(path, line, data[:cut])
                         line += data.count(b"\n", 0, cut)
                     rest = data[cut:]
+        except RecfoundError:
+            raise
         except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, pa.ArrowInvalid) as error:
+            if isinstance(error, gzip.BadGzipFile) and _is_pointer(path):
+                raise _not_fetched(path) from None
             raise RecfoundError(
                 f"{path}: truncated or damaged after {read:,} bytes ({said(error)}); download it again"
             ) from None
@@ -87,6 +95,15 @@ def _blocks(pattern: str, block_bytes: int) -> Generator[Block, None, None]:
             raise RecfoundError(f"{path}: cannot be read after {read:,} bytes: {said(error)}") from None
         if rest:
             yield Block(path, line, rest)
+
+
+def _is_pointer(path: str) -> bool:
+    with opened(path) as raw:
+        return bool(raw.read(len(_POINTER)) == _POINTER)
+
+
+def _not_fetched(path: str) -> RecfoundError:
+    return RecfoundError(f"{path}: is a pointer of Git LFS and not the file; fetch it with `git lfs pull`")
 
 
 def _unquoted(data: bytes, cut: int) -> int:
@@ -129,6 +146,8 @@ def parquet_frames(
         except RecfoundError:
             raise
         except (pa.ArrowException, pl.exceptions.PolarsError, zipfile.BadZipFile) as error:
+            if isinstance(error, pa.ArrowInvalid) and _is_pointer(path):
+                raise _not_fetched(path) from None
             raise RecfoundError(f"{path}: is not a readable Parquet file ({said(error)}); download it again") from None
         except Exception as error:  # as in `files`
             raise RecfoundError(f"{path}: cannot be read: {said(error)}") from None
@@ -152,7 +171,7 @@ def frames(
         pattern: path, glob or URL.
         schema: the columns wanted, with their polars types.
         optional: columns that a Parquet or CSV file may lack.
-        header: the columns of CSV files that have no header themselves.
+        header: the columns of CSV files that have no header themselves; one that names them all has its own.
 
     Raises:
         RecfoundError: a file cannot be read or lacks a column.
@@ -162,12 +181,20 @@ def frames(
             case "parquet":
                 yield from ((frame, []) for frame in parquet_frames(path, schema, optional=optional))
             case "csv":
-                first = f"{header}\n".encode() if header else b""
+                first = b""
                 for block in line_blocks(path):
-                    first = first or header_line(block)
+                    first = first or _columns_line(block, header)
                     yield csv_frame(block, first, schema, needed=(), optional=optional)
             case _:
                 yield from (json_lines(block, schema) for block in line_blocks(path))
+
+
+def _columns_line(block: Block, header: str) -> bytes:
+    """Return the line that names the columns of a CSV file: its first, or `header` where that has other words."""
+    own = header_line(block)
+    if not header or set(header.split(",")) <= {name.strip(b' "\r\n').decode("latin-1") for name in own.split(b",")}:
+        return own
+    return f"{header}\n".encode()
 
 
 def header_line(block: Block) -> bytes:
@@ -250,6 +277,7 @@ def csv_frame(
     *,
     needed: Collection[str] | None = None,
     optional: Collection[str] = (),
+    separator: str = ",",
 ) -> tuple[pl.DataFrame, list[Unparsable]]:
     """Return the rows of a block of CSV with the columns of `schema`, and the lines at which a broken row begins.
 
@@ -262,11 +290,12 @@ def csv_frame(
         schema: the columns wanted, with their polars types; they may stand in any order, among others.
         needed: the columns of which no row may lack a value, or have one of another type; None stands for all.
         optional: columns that the file may lack; they are null then.
+        separator: between values.
 
     Raises:
         RecfoundError: the header is no text or lacks a column.
     """
-    names = _header_names(header, block.path)
+    names = _header_names(header, block.path, separator)
     require([name for name in schema if name not in optional], names, f"{block.path}: line 1")
     needed = list(schema) if needed is None else list(needed)
     if block.first_line == 1 and block.data.startswith(header):
@@ -284,15 +313,22 @@ def csv_frame(
     if not text.strip():
         return pl.DataFrame(schema=schema), []
     try:
-        raw = pl.read_csv(io.BytesIO(text.encode()), has_header=False, schema=columns)
+        raw = pl.read_csv(io.BytesIO(text.encode()), has_header=False, schema=columns, separator=separator)
         frame = typed(raw)
         blank = raw.select(pl.all_horizontal(pl.all().is_null()).any()).item()
-        if not blank and not any(frame[name].null_count() for name in needed):
+        whole = len(raw) == text.count("\n") + (not text.endswith("\n"))
+        if whole and not blank and not any(frame[name].null_count() for name in needed):
             return frame, []
     except pl.exceptions.PolarsError:
-        pass  # a broken row: the slower way finds it, and tells blank lines from rows without values
+        pass  # a broken row: the slower way finds it, and tells blank lines and quoted ones from lost ones
     rows, begins, bad = [], list[int](), list[Unparsable]()
-    for line, row in csv_records(io.StringIO(text, newline="\n"), block.first_line, len(names), pad=True):
+    lines = io.StringIO(text, newline="\n")
+
+    def fits(row: list[str]) -> bool:
+        values = typed(pl.DataFrame([row], schema=columns, orient="row"))
+        return not any(values[name].null_count() for name in needed)
+
+    for line, row in csv_records(lines, block.first_line, len(names), pad=True, fits=fits, delimiter=separator):
         if isinstance(row, str):
             bad.append(Unparsable(block.path, line, row))
         else:
@@ -305,9 +341,10 @@ def csv_frame(
     return frame.filter(~lacks), sorted(bad, key=lambda found: found.line)
 
 
-def _header_names(header: bytes, path: str) -> list[str]:
+def _header_names(header: bytes, path: str, separator: str = ",") -> list[str]:
     try:
-        names = [name.strip() for name in next(csv.reader([header.decode("utf-8-sig")]), [])]
+        read = csv.reader([header.decode("utf-8-sig")], delimiter=separator)
+        names = [name.strip() for name in next(read, [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecfoundError(
             f"{path}: line 1: is no text ({error}); the name of a compressed file ends in .gz or .zst"
@@ -315,8 +352,22 @@ def _header_names(header: bytes, path: str) -> list[str]:
     return [name if name not in names[:place] else f"{name} ({place})" for place, name in enumerate(names)]
 
 
+def _closed(lines: list[str], style: dict[str, Any]) -> bool:
+    """Return whether every quote that opens a value in `lines` is closed where the value ends."""
+    try:
+        return bool(list(csv.reader(lines, strict=True, **style)))
+    except csv.Error:
+        return False
+
+
 def csv_records(
-    lines: Iterable[str], first_line: int, width: int, *, pad: bool = False, **style: Any
+    lines: Iterable[str],
+    first_line: int,
+    width: int,
+    *,
+    pad: bool = False,
+    fits: Callable[[list[str]], bool] = lambda _: True,
+    **style: Any,
 ) -> Iterator[tuple[int, list[str] | str]]:
     """Yield for each record of delimited text its first line's number and its `width` values, or why it is broken.
 
@@ -327,6 +378,8 @@ def csv_records(
         first_line: the number of the first of them.
         width: how many values a record has.
         pad: a line with fewer values lacks its last ones and is not broken.
+        fits: whether the values of a record of several lines can be what they should; if not, and if text follows a
+            closing quote too, a stray quote opened a value.
         style: as `csv.reader` takes it.
     """
     csv.field_size_limit(_LONGEST_RECORD * BLOCK_BYTES)
@@ -354,10 +407,11 @@ def csv_records(
         blank = len(taken) == 1 and not taken[0].strip(" \r\n")
         if pad and len(taken) == 1 and not why:
             row += [""] * (width - len(row))
-        if len(row) == width and not blank:
+        if len(row) == width and not blank and (len(taken) == 1 or fits(row) or _closed(taken, style)):
             yield first_line, row
         elif not blank:
-            yield first_line, why or f"expected {width} values, found {len(row)}"
+            stray = "a quote is opened and not closed in its value"
+            yield first_line, why or (f"expected {width} values, found {len(row)}" if len(row) != width else stray)
             again.extendleft(reversed(taken[1:]))
             del taken[1:]
             reader = csv.reader(feed(), **style)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import polars as pl
+from pydantic import model_validator
 
 from recfound_data.cleaning import clean, title_key
 from recfound_data.identity import stable_id
@@ -41,6 +42,12 @@ class Ae110k(Source):
         "Thousands: Comprehension Empowered Attribute Value Extraction from Product Title. ACL 2019.",
         redistributable=False,
     )
+
+    @model_validator(mode="after")
+    def _names_a_file(self) -> Self:
+        if not self.paths():
+            raise ValueError("names no file; give `triples`, `train` or `test`")
+        return self
 
     def batches(self, people: People) -> Iterator[Batch]:  # noqa: ARG002  (no people in this corpus)
         """Yield attributes: a row a triple, or a row a title of the JSON form."""

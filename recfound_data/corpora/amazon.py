@@ -8,6 +8,7 @@ from typing import ClassVar, Self, TypeVar
 import polars as pl
 from pydantic import model_validator
 
+from recfound_data.errors import RecfoundError
 from recfound_data.files import expand
 from recfound_data.sources import Unparsable
 from recfound_data.tables import Batch, People, Source
@@ -51,7 +52,10 @@ class AmazonReviews(Source):
     def batches(self, people: People) -> Iterator[Batch]:
         """Yield interactions from the reviews, then items and relations from the metadata."""
         if self.reviews:
-            for frame, bad in self.review_rows():
+            for number, (frame, bad) in enumerate(self.review_rows()):
+                if not number:
+                    why = f"{self.reviews}: no review names who wrote it; is it the metadata?"
+                    no_other_file(frame, "user_id", "item_id", why)
                 yield interactions(frame, bad, people, self.last_review)
         if self.metadata:
             for frame, bad in self.item_rows():
@@ -85,11 +89,17 @@ def file_parts(source: Reader) -> list[Reader]:
     ]
 
 
+def no_other_file(frame: pl.DataFrame, column: str, given: str, why: str) -> None:
+    """Raise RecfoundError if rows all have `given` and all lack `column`: they are another file's."""
+    if len(frame) > 1 and frame[column].null_count() == len(frame) and not frame[given].null_count():
+        raise RecfoundError(why)
+
+
 def interactions(frame: pl.DataFrame, bad: list[Unparsable], people: People, last: int) -> Batch:
     """Return the interactions among reviews, drops counted.
 
     Args:
-        frame: `user_id`, raw, `item_id`, `rating`, `timestamp` in seconds, `text`.
+        frame: `user_id`, raw, `item_id`, `rating`, `timestamp` in seconds, maybe with a fraction, `text`.
         bad: lines that could not be parsed.
         people: hashes users.
         last: the time by which the corpus was collected; a later one is impossible.
@@ -101,7 +111,8 @@ def interactions(frame: pl.DataFrame, bad: list[Unparsable], people: People, las
     # A user has several reviews in a block: hashing each once and joining takes less than half the time.
     users = dated.select(pl.col("user_id").unique()).with_columns(hashed=people.pseudonym(pl.col("user_id")))
     known = dated.join(users, on="user_id", how="left", maintain_order="left")
-    found = known.select(pl.col("hashed").alias("user_id"), "item_id", "rating", "timestamp", "text")
+    time = pl.col("timestamp").cast(pl.Int64)
+    found = known.select(pl.col("hashed").alias("user_id"), "item_id", "rating", time, "text")
     drops = {
         "review unparsable": len(bad),
         "review without user, item, rating or time": len(frame) - len(complete),

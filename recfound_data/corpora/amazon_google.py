@@ -65,7 +65,7 @@ class AmazonGoogle(Source):
         """Yield the offers, then the pairs.
 
         Raises:
-            RecfoundError: a file lacks a column.
+            RecfoundError: a file lacks a column, or names offers that no table holds.
         """
         for side in ("left", "right"):
             if path := getattr(self, side):
@@ -82,6 +82,7 @@ class AmazonGoogle(Source):
     def _labelled(self, path: str, split: str) -> Iterator[Batch]:
         # A reference to a row of a table is a side that has an id and nothing else.
         if not self.left:
+            _require_titles(path)
             for side in _SIDES:
                 offers = (row for row in _rows(path, ("label",)) if isinstance(row, Record))
                 sides = (Record(row.path, row.line, _side(row.values, side)) for row in offers)
@@ -95,6 +96,20 @@ class AmazonGoogle(Source):
             return [{**ids, "match": label, "split": split}]
 
         yield from in_batches("matches", _rows(path, ("label",)), pair)
+
+
+def _require_titles(path: str) -> None:
+    """Raise RecfoundError if the pairs name their offers by id alone."""
+    for row in _rows(path, ("label",)):
+        if isinstance(row, Unparsable):
+            continue
+        for side in _SIDES:
+            if not {"title", "name"} & set(_side(row.values, side)):
+                raise RecfoundError(
+                    f"{row.path}: line 1: has no title of the {side} offer, only {', '.join(row.values)}; "
+                    "name the tables of offers too: `left` (tableA.csv) and `right` (tableB.csv)"
+                )
+        return
 
 
 def _side(values: Values, side: str) -> Values:
@@ -134,7 +149,8 @@ def _match(values: Values) -> list[Values] | str:
 
 def _offer(values: Values, side: str, domain: str) -> list[Values] | str:
     def first(*names: str) -> str:
-        texts = ((values.get(name) or "").strip() for name in names)
+        # Titles of the WDC product corpus may begin with a value that the page lacked: `null , red spade`.
+        texts = (re.sub(r"^null\s*,\s*", "", (values.get(name) or "").strip()) for name in names)
         return next((text for text in texts if text.lower() not in _MISSING), "")
 
     title, model, price = first("title", "name"), first("modelno"), first("price")

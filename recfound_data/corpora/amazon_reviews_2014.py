@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import polars as pl
 
-from recfound_data.corpora.amazon import AmazonReviews, Rows, brand, item_facts, levels, price
+from recfound_data.corpora.amazon import AmazonReviews, Rows, brand, item_facts, levels, no_other_file, price
 from recfound_data.files import expand, form
 from recfound_data.records import block_literals
 from recfound_data.sources import Block, Unparsable, frames, json_lines, line_blocks
@@ -18,7 +18,7 @@ _REVIEW = {
     "reviewerID": pl.String,
     "asin": pl.String,
     "overall": pl.Float32,
-    "unixReviewTime": pl.Int64,
+    "unixReviewTime": pl.Float64,
     "reviewText": pl.String,
 }
 _NAMES = dict(zip(_REVIEW, ("user_id", "item_id", "rating", "timestamp", "text"), strict=True))
@@ -76,7 +76,9 @@ class AmazonReviews2014(AmazonReviews):
     def item_rows(self) -> Rows:
         """Yield items with their lists of related ids, and lines that could not be parsed."""
         first = pl.col("categories").list.first()
-        for frame, bad in _lines(self.metadata, _ITEM):
+        for number, (frame, bad) in enumerate(_lines(self.metadata, _ITEM)):
+            if not number:
+                no_other_file(frame, "title", "asin", f"{self.metadata}: no item has a title; are they the reviews?")
             items = frame.select(
                 pl.col("related").struct.field(*_RELATED),
                 item_id=pl.col("asin"),

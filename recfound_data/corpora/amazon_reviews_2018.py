@@ -13,6 +13,7 @@ from recfound_data.corpora.amazon import (
     item_facts,
     levels,
     linked_items,
+    no_other_file,
     price,
     prose,
 )
@@ -23,7 +24,7 @@ _REVIEW = {
     "reviewerID": pl.String,
     "asin": pl.String,
     "overall": pl.Float32,
-    "unixReviewTime": pl.Int64,
+    "unixReviewTime": pl.Float64,
     "reviewText": pl.String,
 }
 _NAMES = dict(zip(_REVIEW, ("user_id", "item_id", "rating", "timestamp", "text"), strict=True))
@@ -89,7 +90,9 @@ class AmazonReviews2018(AmazonReviews):
 
     def item_rows(self) -> Rows:
         """Yield items with their lists of related ids, and lines that could not be parsed."""
-        for frame, bad in frames(self.metadata, _ITEM):
+        for number, (frame, bad) in enumerate(frames(self.metadata, _ITEM)):
+            if not number:
+                no_other_file(frame, "title", "asin", f"{self.metadata}: no item has a title; are they the reviews?")
             items = frame.select(
                 "also_buy",
                 "also_view",

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from recfound_data.corpora.amazon import AmazonReviews, Rows, brand, item_facts, levels, price, prose
+from recfound_data.corpora.amazon import AmazonReviews, Rows, brand, item_facts, levels, no_other_file, price, prose
 from recfound_data.sources import frames
 from recfound_data.tables import Terms
 
@@ -15,7 +15,7 @@ _REVIEW = {
     "parent_asin": pl.String,
     "asin": pl.String,
     "rating": pl.Float32,
-    "timestamp": pl.Int64,
+    "timestamp": pl.Float64,
     "text": pl.String,
 }
 _ITEM = {
@@ -86,7 +86,14 @@ class AmazonReviews2023(AmazonReviews):
     def item_rows(self) -> Rows:
         """Yield items with their lists of related ids, and lines that could not be parsed."""
         shop = pl.col("main_category")
-        for frame, bad in frames(self.metadata, _ITEM, optional=("bought_together",)):
+        for number, (frame, bad) in enumerate(frames(self.metadata, _ITEM, optional=("bought_together",))):
+            if not number:
+                no_other_file(
+                    frame,
+                    "categories",
+                    "parent_asin",
+                    f"{self.metadata}: no item has categories; are they the reviews?",
+                )
             named = levels(pl.col("categories"))
             items = frame.select(
                 "bought_together",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ def _graded(pattern: str, domain: str) -> Batch:
         if isinstance(record, Unparsable):
             bad.append(record)
             continue
-        cells = {name: value.strip() for name, value in record.values.items()}
+        cells = _cells(record.values)
         if reason := _fault(cells, ("0", "1", "2")):
             drops[reason] += 1
             continue
@@ -123,7 +124,7 @@ def _written(answers: str, ranking: str, domain: str) -> Batch:
             if isinstance(record, Unparsable):
                 bad.append(record)
                 continue
-            cells = {"label": "1", "answer": ""} | {name: value.strip() for name, value in record.values.items()}
+            cells = {"label": "1", "answer": ""} | _cells(record.values)
             if reason := _fault(cells, ("0", "1")):
                 drops[reason] += 1
                 continue
@@ -132,6 +133,11 @@ def _written(answers: str, ranking: str, domain: str) -> Batch:
             question.add(cells["candidate"], int(cells["label"]), cells["answer"])
     rows = [question.row(key, 1, domain) | {"answerable": None} for key, question in asked.items()]
     return _batch(rows, drops, bad)
+
+
+def _cells(values: Values) -> dict[str, str]:
+    """Return a row's texts; the publisher's files escape quotes twice, so that inches are left with a backslash."""
+    return {name: re.sub(r'\\+"', '"', value).strip() for name, value in values.items()}
 
 
 def _fault(cells: dict[str, str], labels: tuple[str, ...]) -> str:

@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recfound_data.cleaning import clean, title_key
+from recfound_data.errors import RecfoundError
 from recfound_data.identity import hash64, stable_id
 from recfound_data.sources import Block, Unparsable, json_lines, line_blocks, text_lines
 from recfound_data.tables import Batch, People, Source, Terms
@@ -64,12 +65,20 @@ class Mave(Source):
 
         With `metadata` the labels are held in memory, about half of their size on disk; the metadata are read
         once, a block at a time.
+
+        Raises:
+            RecfoundError: without `metadata`, where the labels have no paragraphs.
         """
         if self.metadata:
             yield from self._joined()
             return
         for block in self._blocks():
             frame, bad = json_lines(block, _WHOLE)
+            if len(frame) and frame["paragraphs"].null_count() == len(frame):
+                raise RecfoundError(
+                    f"{block.path}: holds labels without texts; name `metadata`, Amazon's metadata of 2018, to join "
+                    "them with"
+                )
             yield self._batch(frame, {"product unparsable": len(bad)}, bad)
 
     def _blocks(self) -> Iterator[Block]:

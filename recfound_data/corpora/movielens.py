@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import polars as pl
 
 from recfound_data.delimited import split_block
+from recfound_data.errors import RecfoundError
 from recfound_data.facts import age_group, facts, gender
 from recfound_data.sources import Unparsable, csv_frame, expand, line_blocks
 from recfound_data.tables import Batch, People, Source, Terms
@@ -114,7 +115,7 @@ class MovieLens(Source):
         for frame, bad in _rows(self.movies, _FILM):
             titled = frame.filter(pl.col("title") != "unknown")  # a placeholder in 100K, genre and all
             films = titled.join(tags, on="movieId", how="left", maintain_order="left")
-            year = pl.col("title").str.extract(r"\((\d{4})(?:[-–]\d{0,4})?\)$")
+            year = pl.col("title").str.extract(r"\((\d{4})(?:\s*[-–]\s*\d{0,4})?\)(?:\s*\(V\))?$")  # V: video
             items = films.select(
                 item_id=pl.col("movieId"),
                 title=natural_title(pl.col("title")),
@@ -141,7 +142,7 @@ class MovieLens(Source):
 
 def natural_title(title: pl.Expr) -> pl.Expr:
     """Return `Usual Suspects, The (1995)` as `The Usual Suspects (1995)`: sorting order is not how people write."""
-    moved = title.str.replace(r"^([^()]+), (The|A|An|Les|La|Le|L'|Der|Die|Das|El|Il) (\(.*)$", "$2 $1 $3")
+    moved = title.str.replace(r"^([^()]+), ?(The|A|An|Les|La|Le|L'|Der|Die|Das|El|Il)( \(.*)?$", "$2 $1$3")
     return moved.str.replace(r"^L' ", "L'")
 
 
@@ -159,7 +160,9 @@ def _rows(pattern: str, schema: dict[str, Any]) -> Iterator[tuple[pl.DataFrame, 
         elif b"\t" in header:
             yield split_block(block, schema, "\t")
         elif header.count(b"|") > 3:
-            columns = _FILM_100K if schema is _FILM else _USER_100K
+            columns = _FILM_100K if "title" in schema else _USER_100K
+            if not {"title", "gender"} & set(schema):
+                raise RecfoundError(f"{block.path}: line 1: holds films or users of 100K; ratings are in `u.data`")
             yield split_block(block, columns, "|", optional=("released", "video", "address"))
         else:
             yield csv_frame(block, header, schema)

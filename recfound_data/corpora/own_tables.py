@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import polars as pl
@@ -14,8 +15,8 @@ from recfound_data.facts import PRIVATE, facts, private
 from recfound_data.files import expand
 from recfound_data.foreign import Chunk, ForeignFile, Form
 from recfound_data.identity import stable_id
+from recfound_data.mapping import misunderstood, typed
 from recfound_data.mapping import text as as_text
-from recfound_data.mapping import typed
 from recfound_data.recipe import Strict, nearest
 from recfound_data.sources import Unparsable
 from recfound_data.tables import TABLES, Batch, People, Source, Terms
@@ -35,6 +36,9 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 """The columns that a table cannot do without, in the file and in every row."""
 _FACT = "\x00"
 """Stands before the names of facts, among the columns of a chunk."""
+_SEPARATORS = ";\t|,"
+_HOPELESS_ROWS = 20
+"""So many rows of a file, none of which can be used, are a wrong mapping and not bad luck."""
 _ONE = {"judgements": "judgement", "dialogues": "dialogue", "attributes": "labelled offer", "matches": "match"}
 
 
@@ -140,6 +144,8 @@ class OwnTables(Source):
     def _columns_are_known(self) -> Self:
         if not self._files():
             raise ValueError(f"needs at least one of {', '.join(_NEEDED)}")
+        if (self.offers is None) != (self.matches is None):
+            raise ValueError("`offers` and `matches` need each other: pairs of offers, and what they offer")
         for table, file in self._files().items():
             known = [column for column in TABLES[table] if column != "facts" or isinstance(file, FactsFile)]
             for column in [*file.columns, *file.values]:
@@ -147,6 +153,10 @@ class OwnTables(Source):
                     raise ValueError(
                         f"{table} has no column {column!r}{nearest(column, known)}; it has {', '.join(known)}"
                     )
+            for column, meant in file.values.items():
+                for word in meant.values():
+                    if kind := misunderstood(column, TABLES[table][column], word):
+                        raise ValueError(f"{table}: `values` read {column} as {word!r}, which is not {kind}")
             if table == "users" and isinstance(file, FactsFile):
                 telling = private([*file.facts, *file.facts.values()])
                 if telling is not None:
@@ -180,9 +190,13 @@ class OwnTables(Source):
         return parts
 
     def batches(self, people: People) -> Iterator[Batch]:
-        """Yield the rows of every table that the entry names."""
+        """Yield the rows of every table that the entry names.
+
+        Raises:
+            RecfoundError: a file lacks a column, or none of its rows can be used.
+        """
         for table, file in self._files().items():
-            before = 0
+            before, tallies = 0, defaultdict[str, _Tally](_Tally)
             for path, chunk in _chunks(file, table):
                 rows, faults = _typed(table, file, chunk)
                 rows = self._completed(table, rows, before)
@@ -194,7 +208,10 @@ class OwnTables(Source):
                     rows = rows.with_columns(user_id=people.pseudonym(pl.col("user_id")))
                 drops[f"{_one(table)} unparsable"] = len(bad)
                 before += len(chunk.frame)
+                tallies[path].add(len(rows), drops, bad)
                 yield Batch(table, rows, {why: count for why, count in drops.items() if count}, bad)
+            for path, tally in tallies.items():
+                tally.require_a_row(path, table)
 
     def _completed(self, table: str, rows: pl.DataFrame, before: int) -> pl.DataFrame:
         """Return rows with the columns that follow from others, and a domain for each."""
@@ -224,6 +241,28 @@ class OwnTables(Source):
         return rows
 
 
+@dataclass
+class _Tally:
+    """What became of a file's rows."""
+
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    first: Unparsable | None = None
+
+    def add(self, kept: int, drops: dict[str, int], bad: list[Unparsable]) -> None:
+        self.kept += kept
+        self.dropped.update(drops)
+        self.first = self.first or next(iter(bad), None)
+
+    def require_a_row(self, path: str, table: str) -> None:
+        """Raise RecfoundError if many rows were dropped and none was kept."""
+        if self.kept or self.dropped.total() < _HOPELESS_ROWS:
+            return
+        reasons = ", ".join(f"{count:,} times {why}" for why, count in self.dropped.most_common(3) if count)
+        first = f"; line {self.first.line}: {self.first.why}" if self.first else ""
+        raise RecfoundError(f"{path}: none of its rows can be used as {table}: {reasons}{first}; check the mapping")
+
+
 def _chunks(file: TableFile, table: str) -> Iterator[tuple[str, Chunk]]:
     """Yield the rows of a table's files, their columns called as the table's are, with the file's path."""
     wanted = {column: file.columns.get(column, column) for column in TABLES[table]}
@@ -238,6 +277,8 @@ def _chunks(file: TableFile, table: str) -> Iterator[tuple[str, Chunk]]:
             if source in names or not (column in named or column in _NEEDED[table]):
                 continue
             hint = "" if column in named else f"; name the column that holds it: `columns: {{{column}: ...}}`"
+            if len(names) == 1 and (mark := next((mark for mark in _SEPARATORS if mark in names[0]), "")):
+                hint = f"; is it separated by {mark!r}? Say so: `separator: {mark!r}`"
             raise RecfoundError(
                 f"{foreign.path}: has no column {source!r}{nearest(source, names)}; it has {', '.join(names)}{hint}"
             )
@@ -275,11 +316,24 @@ def _usable(table: str, rows: pl.DataFrame, file: TableFile) -> tuple[pl.DataFra
         present = rows.filter(pl.col(name).is_not_null())
         drops[f"{_one(table)} without {name}"] = len(rows) - len(present)
         rows = present
+    if table == "dialogues":
+        turn = [pl.element().struct[part].fill_null("").str.strip_chars() != "" for part in ("speaker", "text")]
+        told = rows.filter(pl.col("turns").list.eval(turn[0] & turn[1]).list.all())
+        drops["dialogue with a turn without speaker or text"] = len(rows) - len(told)
+        rows = told
+    if table == "attributes":
+        label = pl.element().struct
+        known = (label["attribute"].fill_null("") != "") & (label["value"].is_null() | label["source"].is_not_null())
+        told = rows.filter(pl.col("attributes").list.eval(known).list.all())
+        drops["labelled offer with a label without its attribute or its source"] = len(rows) - len(told)
+        rows = told
     if isinstance(file, InteractionsFile) and "rating" in rows.columns:
-        rows = rows.with_columns((pl.col("rating") * (5 / file.rating_scale)).cast(pl.Float32))
-        possible = rows.filter(pl.col("rating").is_between(0, 5) | pl.col("rating").is_null())
-        drops["impossible rating"] = len(rows) - len(possible)
-        rows = possible
+        above, below = pl.col("rating") > file.rating_scale, pl.col("rating") < 0
+        counts = rows.select(above=above.sum(), below=below.sum()).row(0, named=True)
+        drops[f"rating above {file.rating_scale:g}, the rating_scale"] = counts["above"]
+        drops["rating below 0"] = counts["below"]
+        rows = rows.filter(~(above | below).fill_null(False))
+        rows = rows.with_columns((pl.col("rating") * 5 / file.rating_scale).cast(pl.Float32))
     return rows, drops
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import polars as pl
 from pydantic import Field, model_validator
 
+from recfound_data.corpora.movielens import natural_title
 from recfound_data.delimited import split_lines
 from recfound_data.errors import RecfoundError
 from recfound_data.facts import age_group, facts, gender, private
@@ -21,20 +22,28 @@ _COMMON: dict[str, tuple[str, ...]] = {
     "user": ("user_id",),
     "item": (
         "item_id", "movie_id", "book_id", "business_id", "product_id", "artist_id", "track_id", "song_id", "venue_id",
-        "news_id", "game_id",
+        "news_id", "game_id", "id",
     ),
     "rating": ("rating", "stars"),
     "timestamp": ("timestamp", "time", "date"),
     "review": ("review", "review_text"),
     "title": (
-        "title", "movie_title", "book_title", "item_name", "name", "product_name", "track_name", "song_name",
-        "artist_name", "news_title", "app_name",
+        "title", "movie_title", "movie_name", "book_title", "item_name", "name", "product_name", "track_name",
+        "song_name", "artist_name", "news_title", "app_name",
     ),
-    "categories": ("categories", "category", "genre", "genres", "class"),
-    "brand": ("brand", "author", "artist", "publisher", "developer"),
+    "categories": ("categories", "category", "genre", "genres", "class", "type"),
+    "brand": ("brand", "author", "book_author", "artist", "publisher", "developer"),
     "description": ("description", "abstract", "summary"),
 }  # fmt: skip
 """The names under which RecBole's own data sets have a column, the likelier first."""
+_FILMS = ("movie_title", "movie_name")
+"""Columns whose titles are MovieLens's: sorted by their second word, and with a placeholder, once misspelt."""
+_NO_FILM = ("unknown", "unkonwn")
+_NOTHING = ("None", "nan", "NaN", "NULL")
+"""What programs write where they have no value."""
+_QUOTED = r'^"(?:[^"]|"")*"$'
+_ESCAPE = r"\\u(?:[0-9a-cefA-CEF][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})|\\x[a-fA-F][0-9a-fA-F]"
+"""Letters as Steam's titles have them, `\\u2122`."""
 _YEARS = ("release_year", "year", "publication_year", "publish_year", "year_of_publication")
 
 
@@ -122,14 +131,15 @@ class RecBole(Source):
         for frame, has, bad in self._rows(
             self.interactions, ("user", "item"), ("rating", "timestamp", "review"), {}, {"rating", "timestamp"}
         ):
-            rating = pl.col(has["rating"]) * (5 / self.rating_scale) if "rating" in has else pl.lit(None)
+            rating = pl.col(has["rating"]).fill_nan(None) * (5 / self.rating_scale) if "rating" in has else pl.lit(None)
+            time = pl.col(has["timestamp"]).floor().cast(pl.Int64, strict=False) if "timestamp" in has else None
             order = pl.int_range(before + 1, before + 1 + pl.len(), dtype=pl.Int64)
             chosen = frame.select(
                 user_id=people.pseudonym(pl.col(has["user"])),
                 item_id=pl.col(has["item"]),
                 # Some data sets write -1 or 0 where somebody chose and did not rate.
                 rating=pl.when(rating > 0).then(rating).cast(pl.Float32),
-                timestamp=pl.col(has["timestamp"]).floor().cast(pl.Int64) if "timestamp" in has else order,
+                timestamp=order if time is None else time,
                 text=pl.col(has["review"]) if "review" in has else pl.lit(None, pl.String),
             )
             before += len(frame)
@@ -148,14 +158,14 @@ class RecBole(Source):
         for frame, has, bad in self._rows(self.items, ("item",), texts, self.item_facts, set()):
             years = [name for name in _YEARS if name in frame.columns]
             told = {"Year": pl.col(years[0]).str.extract(r"^(-?\d{1,4})(?:\.0+)?$")} if years else {}
-            told |= {name: pl.col(column) for name, column in self.item_facts.items()}
+            told |= {name: _text(column) for name, column in self.item_facts.items()}
             none = pl.lit(None, pl.String)
             items = frame.select(
                 item_id=pl.col(has["item"]),
-                title=pl.col(has["title"]) if "title" in has else none,
-                description=pl.col(has["description"]) if "description" in has else none,
+                title=_title(frame, has["title"]) if "title" in has else none,
+                description=_text(has["description"]) if "description" in has else none,
                 categories=self._list(has["categories"]) if "categories" in has else pl.lit([], pl.List(pl.String)),
-                brand=pl.col(has["brand"]) if "brand" in has else none,
+                brand=_text(has["brand"]) if "brand" in has else none,
                 domain=pl.lit(self.domain or self.label),
                 facts=facts(told),
             )
@@ -171,7 +181,7 @@ class RecBole(Source):
 
     def _users(self, people: People) -> Iterator[Batch]:
         for frame, has, bad in self._rows(self.users, ("user",), (), self.user_facts, set()):
-            told = {name: pl.col(column) for name, column in self.user_facts.items()}
+            told = {name: _text(column) for name, column in self.user_facts.items()}
             ways = {"gender": ("Gender", gender), "age": ("Age group", age_group)}
             usual = {
                 name: way(pl.col(column)) for column, (name, way) in ways.items() if column in frame.columns
@@ -184,14 +194,20 @@ class RecBole(Source):
             yield Batch("users", users, {"user unparsable": len(bad)}, bad)
 
     def _list(self, column: str) -> pl.Expr:
-        """Return a sequence as a list: split at commas where it has some, quotes and brackets off."""
-        text = pl.col(column)
+        """Return a sequence as a list: split between quotes, else at commas, at bars, or at its separator."""
+        text = _text(column)
+        between = text.str.replace_all(r"""(['"])\s*,\s*(['"])""", "\x1f")
         parts = (
-            pl.when(text.str.contains(",", literal=True))
+            pl.when(text.str.contains(r"""^[\[{(]?\s*['"]"""))
+            .then(between.str.split("\x1f"))
+            .when(text.str.contains(",", literal=True))
             .then(text.str.split(","))
+            .when(text.str.contains("|", literal=True))
+            .then(text.str.split("|"))
             .otherwise(text.str.split(self.seq_separator))
         )
-        return parts.list.eval(pl.element().str.strip_chars(" '\"[]")).list.filter(pl.element() != "").fill_null([])
+        named = parts.list.eval(pl.element().str.strip_chars(" '\"[]"))
+        return named.list.filter(~pl.element().is_in(["", "unknown"])).fill_null([])
 
     def _columns(self, path: str, roles: tuple[str, ...]) -> dict[str, str]:
         """Return the columns that play the roles in a file; those of absent columns are left out."""
@@ -225,6 +241,7 @@ class RecBole(Source):
                 schema = {name: pl.Float64 if name in floats else pl.String for name in names}
             lines = text_lines(block).filter(pl.col("number") > 1)
             required = {has[role] for role in needed}
+            quoted = lines["line"].str.contains('"', literal=True).any()
             frame, bad = split_lines(
                 lines,
                 block.path,
@@ -232,7 +249,27 @@ class RecBole(Source):
                 self.field_separator,
                 optional=[name for name in schema if name not in required],
             )
-            yield frame, has, bad
+            yield (frame.with_columns(_unquoted(pl.col(pl.String))) if quoted else frame), has, bad
+
+
+def _unquoted(text: pl.Expr) -> pl.Expr:
+    """Return values without the quotes that csv writers put around one that holds a quote; null where none is left."""
+    inner = text.str.slice(1, text.str.len_chars() - 2).str.replace_all('""', '"', literal=True)
+    return pl.when(~text.str.contains(_QUOTED)).then(text).when(inner != "").then(inner)
+
+
+def _text(column: str) -> pl.Expr:
+    return pl.when(~pl.col(column).is_in(_NOTHING)).then(pl.col(column))
+
+
+def _title(frame: pl.DataFrame, column: str) -> pl.Expr:
+    """Return titles as people write them: letters for their escapes, and Python's `u"..."` off."""
+    escapes = frame[column].str.extract_all(_ESCAPE).list.explode().drop_nulls().unique().to_list()
+    text = _text(column)
+    if escapes:
+        text = text.str.replace_many(escapes, [chr(int(escape[2:], 16)) for escape in escapes])
+    title = text.str.replace(r'^u"(.*)"$', "$1")
+    return pl.when(~title.is_in(_NO_FILM)).then(natural_title(title)) if column in _FILMS else title
 
 
 def _header(path: str, block: Block | None, separator: str) -> dict[str, str]:

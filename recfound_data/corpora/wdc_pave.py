@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from recfound_data.records import Values, in_batches, json_records
 from recfound_data.tables import Batch, People, Source, Terms
@@ -16,6 +17,8 @@ from recfound_data.tables import Batch, People, Source, Terms
 _ABSENT = "n/a"
 _JOINT = " \n "
 """Between title and description where MAVE's form holds both in one paragraph."""
+_NULL = re.compile(r"(?:^|\s)Null(?!\S)")
+"""What a page's template wrote for a value that it lacks; it stands in every fourth title, and in no labelled value."""
 
 
 class WdcPave(Source):
@@ -46,13 +49,19 @@ class WdcPave(Source):
     @field_validator("train", "test", "validation")
     @classmethod
     def _as_written(cls, path: str) -> str:
-        name = PurePosixPath(path).name
-        if name.startswith("normalized"):
-            raise ValueError(
-                f"{name} holds normalized values, which do not stand in the texts; "
-                f"name {name.removeprefix('normalized').lstrip('_')}"
-            )
+        for part in PurePosixPath(path).parts[-2:]:
+            if "normalized" in part:
+                raise ValueError(
+                    f"{part} holds normalized values, which do not stand in the texts; "
+                    f"name {part.replace('normalized', '').strip('_') or 'the folder beside it'}"
+                )
         return path
+
+    @model_validator(mode="after")
+    def _names_a_file(self) -> Self:
+        if not self.paths():
+            raise ValueError("names no file; give `train`, `test` or `validation`")
+        return self
 
     def batches(self, people: People) -> Iterator[Batch]:  # noqa: ARG002  (no people in this corpus)
         """Yield attributes: a row an offer, or a row for each of its attributes in MAVE's form."""
@@ -141,4 +150,5 @@ def _text(value: Any) -> str:
 
 
 def _texts(texts: dict[str, str]) -> list[Values]:
-    return [{"source": source, "text": text} for source, text in texts.items() if text.strip()]
+    known = texts | {"title": _NULL.sub("", texts["title"]).strip()}
+    return [{"source": source, "text": text} for source, text in known.items() if text.strip()]

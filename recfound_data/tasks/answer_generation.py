@@ -63,6 +63,7 @@ _ELSEWHERE = _HELLO + (
 _UNFIT = {
     "answer of one word": r"^\W*\w*(?:[.'/-]\w+)*\W*$",
     "answer with a link": r"(?i)https?:|\bwww\.|\.com\b",
+    "answer with an address or a phone number": r"\[(?:email|phone)\]",
     "answer that does not know": _UNSURE,
     "answer that sends elsewhere": _ELSEWHERE,
     "answer that asks back": r"\?\W*$",

@@ -159,6 +159,7 @@ def _recommendations(rows: pl.DataFrame) -> pl.DataFrame:
     found = found.filter((pl.col("options").list.n_unique() == len(LETTERS)) & pl.col("label").is_not_null())
     shown = [pl.format("{}. {}", pl.lit(letter), pl.col("options").list.get(at)) for at, letter in enumerate(LETTERS)]
     prompt = pl.col("prompt").str.replace(_A_LINE_EACH, _PLACE).str.replace(_A_LIST, _PLACE)
+    prompt = prompt.str.replace(rf"\s*{_PLACE}\s*", f"\n{_PLACE}\n").str.strip_chars("\n")
     return found.with_columns(prompt=prompt.str.replace(_PLACE, pl.concat_str(shown, separator="\n"), literal=True))
 
 

@@ -21,6 +21,7 @@ import polars as pl
 from recfound_data.cleaning import clean, shorten, title_key
 from recfound_data.identity import draw, sample_id, stable_id
 from recfound_data.samples import Built, Corpus, generative_rows, group_split, official_split, phrased
+from recfound_data.tables import TABLES
 
 TASK = "product_matching"
 DRIVEN_BY = "matches"
@@ -43,11 +44,13 @@ def build(corpus: Corpus) -> Built:
     """Return a sample for every pair, and for non-matches found where the corpus lists none."""
     seed = corpus.recipe.seed
     table = corpus.tables[DRIVEN_BY]
-    stated = table.drop_nulls("match")
-    offers = _offers(corpus.tables["offers"], stated.filter("match"))
+    labelled = table.drop_nulls("match")
+    stated = labelled.filter(pl.col("left_id") != pl.col("right_id"))
+    offers = _offers(corpus.tables.get("offers", pl.DataFrame(schema=TABLES["offers"])), stated.filter("match"))
     pairs = _joined(stated, offers)
     drops = {
-        "pair without a label": len(table) - len(stated),
+        "pair without a label": len(table) - len(labelled),
+        "pair of an offer with itself": len(labelled) - len(stated),
         "pair of an offer that is unknown or has no title": len(stated) - len(pairs),
     }
     if corpus.official(DRIVEN_BY):

@@ -187,6 +187,28 @@ def test_ratings_alone_have_no_header(tmp_path: Path) -> None:
     assert old.drops == {"impossible rating": 1} and new.drops == {"review without user, item, rating or time": 2}
 
 
+def test_a_table_with_a_header_of_its_own_is_read_by_it(tmp_path: Path) -> None:
+    head = "reviewerID,asin,reviewerName,helpful,reviewText,overall,summary,unixReviewTime,reviewTime\n"
+    row = 'A1,B1,"Wil ""W"" Bright","[0, 0]","Fine, bright",5.0,good,1372550400.0,"06 30, 2013"\n'
+    (tmp_path / "table.csv").write_text(head + row)
+    for reader in (AmazonReviews2014, AmazonReviews2018):
+        read = Read(reader(reviews=str(tmp_path / "table.csv"), metadata=""))
+        assert read.rows("interactions", "user_id", "item_id", "rating", "timestamp", "text") == [
+            (pseudonym("A1"), "B1", 5.0, 1372550400, "Fine, bright")
+        ]
+        assert not read.drops
+
+
+@pytest.mark.parametrize("reader", [AmazonReviews2014, AmazonReviews2018, AmazonReviews2023])
+def test_reviews_and_metadata_that_changed_places_are_refused(written: Write, reader: type[AmazonReviews]) -> None:
+    one, other = (opinion, goods) if reader is AmazonReviews2023 else (review, product)
+    reviews, metadata = lines(one(), one()), lines(other(), other())
+    with pytest.raises(RecfoundError, match=r"Lamps_5\.json\.gz: no review names who wrote it; is it the metadata\?"):
+        Read(written(reader, metadata, b""))
+    with pytest.raises(RecfoundError, match=r"meta_Lamps\.json\.gz: no item has .*; are they the reviews\?"):
+        Read(written(reader, b"", reviews))
+
+
 # 2014
 
 
@@ -258,10 +280,12 @@ def goods(**changes: Any) -> dict[str, Any]:
 
 def test_reviews_of_2023_have_milliseconds_and_the_parent_of_variants(written: Write) -> None:
     rows = [opinion(), opinion(user_id="AE2", parent_asin=None), opinion(timestamp=1588687728), opinion(rating=0.0)]
+    rows.append(opinion(user_id="AE3", timestamp=1.5e12))
     read = Read(written(AmazonReviews2023, lines(*rows), b"", "jsonl.gz"))
     assert read.rows("interactions", "user_id", "item_id", "rating", "timestamp", "text") == [
         (pseudonym("AE_LAMPLOVER"), "B0LAMP0001", 4.0, 1588687728, "Bright enough.<br />Quite."),
         (pseudonym("AE2"), "B0LAMPBLUE", 4.0, 1588687728, "Bright enough.<br />Quite."),
+        (pseudonym("AE3"), "B0LAMP0001", 4.0, 1500000000, "Bright enough.<br />Quite."),
     ]
     assert read.drops == {"impossible date": 1, "impossible rating": 1}
 

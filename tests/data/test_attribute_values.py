@@ -13,7 +13,7 @@ import pytest
 from recfound_data.corpora.ae_110k import Ae110k
 from recfound_data.corpora.mave import Mave
 from recfound_data.corpora.wdc_pave import WdcPave
-from recfound_data.errors import UsageError
+from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.identity import stable_id
 from recfound_data.people import UserKey
 from recfound_data.recipe import DataRecipe, parse
@@ -183,6 +183,18 @@ def test_mave_joins_labels_with_metadata_as_the_whole_form_has_them(tmp_path: Pa
     assert {one.line for one in bad} == {5, 6}
 
 
+def test_mave_labels_without_texts_ask_for_the_metadata(tmp_path: Path) -> None:
+    label = {"id": "B1", "category": "Spades", "attributes": [{"key": "Kind", "evidences": []}]}
+    with pytest.raises(RecfoundError, match=r"labels\.jsonl: holds labels without texts; name `metadata`"):
+        read(Mave(positives=lines(tmp_path / "labels.jsonl", [label])))
+
+
+@pytest.mark.parametrize("reader", [Ae110k, WdcPave])
+def test_an_entry_that_names_no_file_is_refused(reader: type[Source]) -> None:
+    with pytest.raises(UsageError, match="names no file; give `tr"):
+        parse(reader, {}, "recipe.yaml")
+
+
 def test_mave_counts_labels_that_the_metadata_lack_and_products_without_a_title(tmp_path: Path) -> None:
     labels = lines(tmp_path / "labels.jsonl", [POT, POT | {"id": "B000000003"}])
     metadata = lines(tmp_path / "meta.json", [METADATA | {"title": "var t = new Date().getTime()"}])
@@ -219,7 +231,7 @@ OFFER = {
     "id": 1,
     "cluster_id": 77.0,
     "category": "Garden",
-    "input_title": "Acme Hose 20m",
+    "input_title": "Null Acme Hose Null 20m Null",  # what a template wrote for what it lacked
     "input_description": "A green hose, 20m long, ACME.",
     "target_scores": {
         "Brand": {"Acme": {"pid": [0], "score": 1}, "ACME": {"pid": [1], "score": 1}},
@@ -273,6 +285,8 @@ def test_wdc_pave_keeps_clusters_together_and_counts_what_is_in_no_known_form(tm
 def test_wdc_pave_refuses_normalized_values() -> None:
     with pytest.raises(UsageError, match=r"normalized_test.jsonl holds normalized values.*name test.jsonl"):
         parse(WdcPave, {"corpus": "wdc_pave", "test": "raw/normalized_test.jsonl"}, "recipe")
+    with pytest.raises(UsageError, match=r"wdc_normalized holds normalized values.*name wdc$"):
+        parse(WdcPave, {"corpus": "wdc_pave", "test": "raw/wdc_normalized/test.jsonl"}, "recipe")
 
 
 def test_ae_110k_reads_triples_and_json_alike(tmp_path: Path) -> None:

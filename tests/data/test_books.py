@@ -9,6 +9,7 @@ from reading import Read, pseudonym
 
 from recfound_data.corpora.book_crossing import BookCrossing
 from recfound_data.corpora.goodbooks import GENRES, MOST_GENRES, Goodbooks
+from recfound_data.errors import RecfoundError
 
 BOOKS = (
     "book_id,goodreads_book_id,best_book_id,work_id,books_count,isbn,isbn13,authors,original_publication_year,"
@@ -178,6 +179,46 @@ def test_book_crossing_dump(write: Callable[..., str]) -> None:
     ]
     assert read.drops == {"rating unparsable": 1, "impossible rating": 1, "book unparsable": 2}
     assert read.at() == [6, 6, 7]
+
+
+TABLE_BOOKS = """ISBN,Book-Title,Book-Author,Year-Of-Publication,Publisher,Image-URL-S
+0195153448,"Plain Book, With a Comma",Ann Author,2002,Pub,http://a
+789466971,Its Zero Lost,Dan,1999.0,Pub,http://a
+078946697X,"Moved On ""\\"";Mike Writer",2000,DK Pub,http://a,http://b
+0030844924,No Year,Lyn,,,http://a
+"""
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_book_crossing_as_tables(write: Callable[..., str], separator: str) -> None:
+    users = [("user_id", "Location", "AGE"), ("1", '"lyon, rhône, france"', "NULL"), ("2", "springfield", "34.0")]
+    users.append(("3", '"sharjah, sharjah, u.a.e"', "0"))
+    ratings = [("userID", "ISBN", "bookRating"), ("1", "195153448", "0"), ("2", "0789466971", "8"), ("2", "x", "11")]
+    read = Read(
+        BookCrossing(
+            ratings=write("Ratings.csv", "".join(f"{separator.join(row)}\n" for row in ratings)),
+            books=write("Books.csv", TABLE_BOOKS),
+            users=write("Users.csv", "".join(f"{separator.join(row)}\n" for row in users), "latin-1"),
+        )
+    )
+    assert read.rows("interactions", "user_id", "item_id", "rating") == [
+        (pseudonym("1"), "0195153448", None),
+        (pseudonym("2"), "0789466971", 4.0),
+    ]
+    assert read.rows("items", "item_id", "title", "brand") == [
+        ("0195153448", "Plain Book, With a Comma", "Ann Author"),
+        ("0789466971", "Its Zero Lost", "Dan"),
+        ("0030844924", "No Year", "Lyn"),
+    ]
+    assert [fact.get("Year") for fact in read.facts("items")] == ["2002", "1999", None]
+    assert read.facts("users") == [{"Country": "France"}, {"Age group": "25-34"}, {"Country": "United Arab Emirates"}]
+    assert read.drops == {"impossible rating": 1, "book with an address for its publisher": 1}
+
+
+def test_book_crossing_of_another_file_says_what_is_missing(write: Callable[..., str]) -> None:
+    other = write("books.csv", "book_id,isbn,title\n1,0195153448,A\n")
+    with pytest.raises(RecfoundError, match="line 1: has no column 'User-ID'; it has book_id, isbn, title"):
+        Read(BookCrossing(ratings=other, books=""))
 
 
 COVERS = "http://images.example.org/S.jpg\thttp://images.example.org/M.jpg\thttp://images.example.org/L.jpg\t"

@@ -89,7 +89,7 @@ def test_only_splits_with_rows_are_written_and_listed(shop_copy: Path, tmp_path:
     assert list(load_dataset(str(tmp_path / "dataset"), "query2item", cache_dir=str(tmp_path / "cache"))) == ["test"]
 
 
-@pytest.mark.parametrize(("hash_seed", "workers", "threads"), [("1", "1", "3"), ("2", "2", "1")])
+@pytest.mark.parametrize(("hash_seed", "workers", "threads"), [("2", "2", "3")])
 def test_any_process_workers_and_threads_give_the_same_bytes(
     shop_folder: Path, dataset: Path, tmp_path: Path, hash_seed: str, workers: str, threads: str
 ) -> None:

@@ -270,12 +270,14 @@ def test_prose_keeps_its_lines_and_says_who_wrote_it(tmp_path: Path) -> None:
     assert answers.samples.columns == [*GENERATIVE, "split"]
 
 
-@pytest.mark.parametrize("style", ["lines", "list"])
+@pytest.mark.parametrize("style", ["lines", "list", "list on the line of a word"])
 def test_a_recommendation_has_the_twenty_options_of_its_prompt(tmp_path: Path, style: str) -> None:
     titles = [f"Title {letter}: the (second), part" for letter in LETTERS]
     given = [f"{letter}: {title}" for letter, title in zip(LETTERS, titles, strict=True)]
     shown = "\n".join(given) if style == "lines" else json.dumps(given)
     prompt = f"Pick one.\nVitamin A: a pill\nOptions:\n{shown}\nAnswer:"
+    if "word" in style:
+        prompt = prompt.replace("Options:\n", "Options: ").replace("\nAnswer", " Answer")
     built = one(
         tmp_path,
         generative("SR", prompt, " C: " + titles[2]),

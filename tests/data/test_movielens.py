@@ -9,6 +9,7 @@ import pytest
 from reading import USER_KEY, Read, pseudonym
 
 from recfound_data.corpora.movielens import TAGS, MovieLens
+from recfound_data.errors import RecfoundError
 
 FLAGS = "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical"
 GENRES = [*FLAGS.split(), "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"]
@@ -147,6 +148,26 @@ def test_parts_are_files_and_give_what_the_whole_gives(write: Callable[..., str]
     assert [(a.table, a.frame.rows(), a.drops) for a in whole] == [(a.table, a.frame.rows(), a.drops) for a in apart]
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "error"),
+    [
+        ("ratings", u_item(1, "Plain Film (1995)", "01-Jan-1995") + "\n", "holds films or users of 100K"),
+        ("users", "1\t2\t3\t881250949\n1\t3\t3\t881250950\n", r"line 1: expected 5 values .* the right file\?"),
+        ("movies", "1::3::F::5::1\n" * 2, None),
+        ("movies", "1::F\n" * 2, r"line 1: expected 3 values between '::', and so in every line"),
+    ],
+)
+def test_another_file_of_the_release_is_refused(
+    write: Callable[..., str], field: str, text: str, error: str | None
+) -> None:
+    reader = MovieLens(**{"ratings": "", "movies": "", field: write("given", text)})
+    if error is None:  # a title may hold the separator
+        assert len(Read(reader).tables["items"]) == 2
+        return
+    with pytest.raises(RecfoundError, match=error):
+        Read(reader)
+
+
 @pytest.mark.parametrize("tag", ["clown", "world war i", "known twist", "video game adaptation", "coal mine"])
 def test_a_tag_of_the_film_is_no_note_of_its_writer(write: Callable[..., str], tag: str) -> None:
     tags = "".join(f"{user}::1::{tag}::9\n" for user in (1, 2))
@@ -156,7 +177,15 @@ def test_a_tag_of_the_film_is_no_note_of_its_writer(write: Callable[..., str], t
 
 @pytest.mark.parametrize(
     ("title", "year"),
-    [("A (1999)", "1999"), ("A (Or (1950)) (2001-2003)", "2001"), ("A (2006–)", "2006"), ("2012", ""), ("A (99)", "")],
+    [
+        ("A (1999)", "1999"),
+        ("A (Or (1950)) (2001-2003)", "2001"),
+        ("A (2006–)", "2006"),
+        ("A (1980- )", "1980"),
+        ("A (1995) (V)", "1995"),
+        ("2012", ""),
+        ("A (99)", ""),
+    ],
 )
 def test_year_is_that_of_the_title(write: Callable[..., str], title: str, year: str) -> None:
     read = Read(MovieLens(ratings="", movies=write("m.dat", f"1::{title}::Drama\n")))

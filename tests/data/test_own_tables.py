@@ -111,7 +111,13 @@ def test_ratings_are_scaled_and_impossible_ones_dropped(write: Callable[..., str
     path = write("a.csv", "user_id,item_id,rating\nu,a,100\nu,b,60\nu,c,101\nu,d,-1\nu,e,\n")
     read = Read(OwnTables(interactions={"path": path, "rating_scale": 100}))
     assert read.rows("interactions", "item_id", "rating") == [("a", 5.0), ("b", 3.0), ("e", None)]
-    assert read.drops == {"impossible rating": 2}
+    assert read.drops == {"rating above 100, the rating_scale": 1, "rating below 0": 1}
+
+
+@pytest.mark.parametrize("scale", [3, 7, 10, 100])
+def test_the_best_rating_is_five_to_the_bit(write: Callable[..., str], scale: int) -> None:
+    path = write("a.csv", f"user_id,item_id,rating\nu,a,{scale}\n")
+    assert Read(OwnTables(interactions={"path": path, "rating_scale": scale})).rows("interactions", "rating") == [(5,)]
 
 
 def test_unreadable_values_are_named_with_their_lines(write: Callable[..., str]) -> None:
@@ -260,6 +266,90 @@ def test_a_file_whose_form_is_unknown_is_refused(write: Callable[..., str]) -> N
         Read(OwnTables(interactions={"path": path.replace(".csv", ".data")}))
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "error"),
+    [
+        ("a.csv", b"user_id;item_id\nu;i\n", r"it has user_id;item_id; is it separated by ';'\? .*separator: "),
+        ("a.csv", "user_id,item_id\nu,i\n".encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        ("a.json", b'[{"user_id": 1, "item_id": 2}]', "is one JSON list; write an object a line"),
+        ("a.json", b'[\n{"user_id": 1, "item_id": 2},\n{"user_id": 1, "item_id": 3}\n]', "is one JSON list"),
+    ],
+)
+def test_files_of_another_form_are_refused(tmp_path: Path, name: str, data: bytes, error: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(RecfoundError, match=error):
+        Read(OwnTables(interactions={"path": str(tmp_path / name)}))
+
+
+def test_many_rows_none_of_which_can_be_used_are_an_error(write: Callable[..., str]) -> None:
+    def reader(good: str) -> OwnTables:
+        rows = "".join(f"u,{row},{time}\n" for row in range(30) for time in ("soon", ""))
+        return OwnTables(interactions={"path": write("a.csv", "user_id,item_id,timestamp\n" + good + rows)})
+
+    with pytest.raises(RecfoundError) as error:
+        Read(reader(""))
+    assert str(error.value).endswith(
+        "a.csv: none of its rows can be used as interactions: 30 times interaction without timestamp, 30 times "
+        "interaction unparsable; line 2: timestamp: 'soon' is not a time: seconds, milliseconds or ISO 8601; check the "
+        "mapping"
+    )
+    assert len(Read(reader("u,a,7\n")).tables["interactions"]) == 1, "one good row, and the others are counted"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+def test_whole_numbers_written_as_floats_are_the_same_ids(write: Callable[..., str], name: str) -> None:
+    rows = [{"user_id": "7.0", "item_id": 12.0, "text": "2.0"}, {"user_id": "v1.0", "item_id": 13.0, "text": "x"}]
+    read = Read(OwnTables(interactions={"path": write(name, rows)}))
+    assert read.rows("interactions", "user_id", "item_id", "text") == [
+        (pseudonym("7"), "12", "2.0"),
+        (pseudonym("v1.0"), "13", "x"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("['a', \"it's\"]", ["a", "it's"]),  # as pandas writes a list
+        ("[]", []),
+        ("[new] lamp", ["[new] lamp"]),
+        ("['a' 'b']", None),  # as NumPy prints one
+        ('["a", ', None),
+        ("['a'", None),
+        ("['a', b'b', {1}]", None),
+    ],
+)
+def test_lists_as_text_are_json_or_python_and_broken_ones_are_no_texts(
+    write: Callable[..., str], written: str, read: list[str] | None
+) -> None:
+    path = write("q.parquet", [{"question": "Is it?", "evidence": written}])
+    found = Read(OwnTables(questions={"path": path}))
+    assert found.rows("questions", "evidence") == ([] if read is None else [(read,)])
+    assert len(found.unparsable) == (read is None)
+
+
+def test_records_as_python_text_are_read(write: Callable[..., str]) -> None:
+    turns = NESTED["dialogues"][0]["turns"]
+    read = Read(OwnTables(dialogues={"path": write("d.csv", [{"dialogue_id": "1", "turns": str(turns)}])}))
+    assert read.rows("dialogues", "turns") == [(turns,)]
+
+
+def test_turns_and_labels_that_lack_a_part_take_their_row_along(write: Callable[..., str]) -> None:
+    good = NESTED["dialogues"][0]
+    dialogues = [good, *({**good, "turns": [*good["turns"], turn]} for turn in ({"text": "x"}, {"speaker": "user"}))]
+    offer = NESTED["attributes"][0]
+    labels = [{"attribute": "Colour", "value": "red"}, {"value": "red", "source": "title"}, {"attribute": "Size"}]
+    offers = [{**offer, "attributes": [label]} for label in labels]
+    read = Read(
+        OwnTables(dialogues={"path": write("d.jsonl", dialogues)}, attributes={"path": write("a.jsonl", offers)})
+    )
+    assert len(read.tables["dialogues"]) == 1
+    assert read.rows("attributes", "attributes") == [([{"attribute": "Size", "value": None, "source": None}],)]
+    assert read.drops == {
+        "dialogue with a turn without speaker or text": 2,
+        "labelled offer with a label without its attribute or its source": 2,
+    }
+
+
 def recipe(**entry: Any) -> DataRecipe:
     return DataRecipe(corpora=[{"corpus": "tables", "name": "my_shop", **entry}], tasks=["user2item"])
 
@@ -292,6 +382,17 @@ def test_terms_are_what_the_entry_says() -> None:
         ({"items": {"path": "i.csv", "timestamp_unit": "s"}}, "unknown key 'items.timestamp_unit'"),
         ({"users": {"path": "u.csv", "facts": {"Town": "town"}}}, "tells who or where a person is"),
         ({"interactions": {"path": "i.csv", "rating_scale": 0}}, "greater than 0"),
+        (
+            {"interactions": {"path": "i.csv", "ratingscale": 9}},
+            "'interactions.ratingscale', did you mean 'rating_scale'",
+        ),
+        ({"items": {"path": "i.csv", "fact": {}}}, "unknown key 'items.fact', did you mean 'facts'"),
+        ({"offers": {"path": "o.csv"}}, "`offers` and `matches` need each other"),
+        ({"matches": {"path": "m.csv"}}, "`offers` and `matches` need each other"),
+        (
+            {"judgements": {"path": "j.csv", "values": {"grade": {"good": "E", "bad": "none"}}}},
+            "judgements: `values` read grade as 'none', which is not a grade: 3 to 0",
+        ),
     ],
 )
 def test_mistakes_in_the_recipe(entry: dict[str, Any], error: str) -> None:

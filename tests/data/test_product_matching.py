@@ -249,10 +249,12 @@ def test_what_cannot_be_told_is_dropped_and_counted() -> None:
             ("left/1", "right/4", False, "train"),
             ("left/2", "right/4", False, "test"),  # reads as the one above
             ("left/1", "right/9", True, "train"),
+            ("left/1", "left/1", True, "train"),
         ),
     )
     assert made.drops == {
         "pair without a label": 0,
+        "pair of an offer with itself": 1,
         "pair of an offer that is unknown or has no title": 1,
         "pair labelled as match and as non-match": 2,
         "non-match of two offers with the same title": 1,
@@ -409,3 +411,35 @@ def test_real_slices_in_three_forms(corpora: Path) -> None:
         for sample in apart.head(500).iter_rows(named=True):
             first, second = pl.Series(titles(sample)).to_frame("title").select(title_key(pl.col("title")))["title"]
             assert first != second
+
+
+def test_pairs_of_ids_without_the_tables_of_offers_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.csv", ["ltable_id", "rtable_id", "label"], [["0", "7", "1"]])
+    with pytest.raises(RecfoundError, match="no title of the left offer, only ltable_id, rtable_id, label; name"):
+        read(AmazonGoogle(train=path))
+
+
+def test_inline_offers_without_ids_are_told_apart_by_what_they_say(tmp_path: Path) -> None:
+    """As in merged files of DeepMatcher's data sets: `id` is the pair's, prices of 0.0 and nulls are unknown."""
+    columns = [f"{side}table_{name}" for side in "lr" for name in ("title", "category", "brand", "modelno", "price")]
+    spade = ["fern spade", "garden", "fern", "fs-2", "0.0"]
+    rows = [
+        ["1", *spade, "null , spade by fern", "", "fern", "", "9.5", "71"],
+        ["0", *spade, "rake", "", "", "", "", "72"],
+    ]
+    found, _ = read(AmazonGoogle(validation=write(tmp_path / "valid.csv", ["label", *columns, "id"], rows)))
+    assert found["offers"].select("title", "brand", "price", "description").rows() == [
+        ("fern spade", "fern", None, "Model number: fs-2"),
+        ("spade by fern", "fern", "9.5", ""),
+        ("rake", "", None, ""),
+    ]
+    assert found["matches"]["left_id"].n_unique() == 1 and found["matches"]["right_id"].n_unique() == 2
+    assert found["matches"].select("match", "split").rows() == [(True, "validation"), (False, "validation")]
+
+
+def test_matches_whose_offers_all_lack_titles_give_no_sample() -> None:
+    """A table without a row is no table."""
+    tables = {"matches": matches(("left/1", "right/1", True, None))}
+    made = product_matching.build(Corpus("shops", RECIPE, tables, {}))
+    assert made.samples.is_empty()
+    assert made.drops["pair of an offer that is unknown or has no title"] == 1

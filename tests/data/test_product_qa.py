@@ -211,6 +211,7 @@ def test_hetpqa_joins_answers_with_the_candidates_of_the_ranking(tmp_path):
     (tmp_path / "a.csv").write_text(
         "ASIN\tquestion\tcandidate\tanswer\tsource\n"
         'P1\tis it wood?\t"made of ""solid"" oak"\tit is oak.\treview\n'
+        'P1\tis it wood?\t"boards of 8\\"" and 9\\\\"""\tit is oak.\treview\n'
         "P1\tis it wood?\toak legs\tthe legs are oak.\tDesc\n"
     )
     (tmp_path / "r.csv").write_text(
@@ -222,8 +223,9 @@ def test_hetpqa_joins_answers_with_the_candidates_of_the_ranking(tmp_path):
     tables, drops, _ = read(ContextualPQA(answers=str(tmp_path / "a.csv"), ranking=str(tmp_path / "r.csv")))
     row = tables["questions"].row(0, named=True)
     assert len(tables["questions"]) == 1
-    assert sorted(row["evidence"]) == ['made of "solid" oak', "oak legs", "red paint"]
-    assert row["answers"] == ["it is oak.", "the legs are oak."]
+    inches = 'boards of 8" and 9"'  # which the publisher escapes with a backslash and by doubling
+    assert sorted(row["evidence"]) == [inches, 'made of "solid" oak', "oak legs", "red paint"]
+    assert row["answers"] == ["it is oak.", "it is oak.", "the legs are oak."]
     assert row["answerable"] is None and row["split"] is None
     assert drops == {"candidate without text": 1}
 

@@ -68,6 +68,8 @@ def test_the_label_is_the_first_answer_that_says_something():
         ("24hrs", "answer of one word"),
         ("N/A", "answer of one word"),
         ("Look at www.example.org for that", "answer with a link"),
+        ("Write to fern@example.org and they send one", "answer with an address or a phone number"),
+        ("They are at 555-0123 all day", "answer with an address or a phone number"),
         ("I’m not really sure about that one.", "answer that does not know"),
         ("Sorry, dont know the size.", "answer that does not know"),
         ("No idea. Bought it as a gift.", "answer that does not know"),

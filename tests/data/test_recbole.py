@@ -99,6 +99,12 @@ def test_columns_are_named_and_separators_chosen(write: Callable[..., str]) -> N
         ("Comedy Drama", ["Comedy", "Drama"]),
         ("School Life, Drama", ["School Life", "Drama"]),
         ("['Arts & Crafts', 'Sewing']", ["Arts & Crafts", "Sewing"]),
+        ("'Lamps, Shades & Bulbs', 'Desk'", ["Lamps, Shades & Bulbs", "Desk"]),
+        ('"\'Desk\', ""Reader\'s"""', ["Desk", "Reader's"]),
+        ("[Casual, Indie (2D)]", ["Casual", "Indie (2D)"]),
+        ("Comedy|Science Fiction", ["Comedy", "Science Fiction"]),
+        ("unknown", []),
+        ("None", []),
         ("", []),
     ],
 )
@@ -114,11 +120,45 @@ def test_categories_are_split_as_the_data_sets_write_them(
 
 
 @pytest.mark.parametrize(
+    ("column", "text", "title"),
+    [
+        ("title", 'Lamp "Ada"', 'Lamp "Ada"'),
+        ("title", '"Lamp ""Ada"", large"', 'Lamp "Ada", large'),
+        ("title", '"Half', '"Half'),
+        ("title", "Guest, The", "Guest, The"),
+        ("movie_title", "Guest, The", "The Guest"),
+        ("movie_title", "Guest,The", "The Guest"),
+        ("movie_title", "Guest, Thea", "Guest, Thea"),
+        ("movie_title", "Guest, The (Ospite, L')", "The Guest (Ospite, L')"),
+        ("app_name", r"Lamp\u2122 \u2013 B\xfcro \ud83d", r"Lamp™ – Büro \ud83d"),
+        ("app_name", 'u"Ada Lamp"', "Ada Lamp"),
+        ("app_name", '"u""Ada Lamp"""', "Ada Lamp"),
+    ],
+)
+def test_titles_are_as_people_write_them(write: Callable[..., str], column: str, text: str, title: str) -> None:
+    items = write("a.item", f"{column}:token\tid:token\n{text}\t7\n")
+    assert Read(RecBole(interactions="", items=items)).rows("items", "item_id", "title") == [("7", title)]
+
+
+def test_what_programs_write_for_nothing_is_nothing(write: Callable[..., str]) -> None:
+    inter = INTER + "1\t10\tnan\t5\n1\t11\t4\tnan\n1\t12\t4\tinf\n"
+    item = "item_id:token\tmovie_title:token_seq\tprice:float\tbook_author:token\n1\tA\tnan\tNone\n"
+    item += '2\tunkonwn\t1\tB\n3\tnan\t1\tB\n4\tD\t2.5\t""\n'
+    facts = {"Price": "price"}
+    read = Read(RecBole(interactions=write("a.inter", inter), items=write("a.item", item), item_facts=facts))
+    assert read.rows("interactions", "item_id", "rating", "timestamp") == [("10", None, 5)]
+    assert read.rows("items", "item_id", "title", "brand") == [("1", "A", None), ("4", "D", None)]
+    assert read.facts("items") == [{}, {"Price": "2.5"}]
+    assert read.drops == {"interaction without a time": 2, "item without a title": 2}
+
+
+@pytest.mark.parametrize(
     ("field", "text", "settings", "error"),
     [
         ("interactions", "user_id\titem_id\n1\t2\n", {}, "line 1: expected columns such as user_id:token"),
         ("interactions", "", {}, "expected columns such as user_id:token|no interaction"),
         ("interactions", "user_id:token\tthing:token\n1\t2\n", {}, "has no column 'item_id'.*name the column.*`item:`"),
+        ("interactions", INTER + "1\t2\n3\t4\n", {}, "a.atomic: line 2: expected 4 values .* is it the right file"),
         ("interactions", INTER, {"rating": "ratng"}, "has no column 'ratng', did you mean 'rating'"),
         ("items", ITEM + "1\t\t\t\n2\t\t\t\n", {}, "no item has a title.*`title:`"),
         ("items", "item_id:token\tprice:float\n1\t2\n", {}, "no item has a title"),
@@ -137,7 +177,7 @@ def test_what_is_wrong_is_said(
         Read(reader)
 
 
-@pytest.mark.parametrize("column", ["zip_code", "city", "user_name", "e-mail"])
+@pytest.mark.parametrize("column", ["zip_code", "city", "location", "user_name", "reviewerName", "e-mail"])
 def test_who_a_person_is_cannot_be_asked_for(column: str) -> None:
     with pytest.raises(ValueError, match="tells who or where a person is"):
         RecBole(interactions="a.inter", user_facts={"Fact": column})

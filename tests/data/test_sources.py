@@ -99,6 +99,14 @@ def test_a_truncated_file_is_one_clear_error(tmp_path: Path, suffix: str) -> Non
         content(str(path))
 
 
+@pytest.mark.parametrize("name", ["r.json", "r.csv", "r.jsonl.gz", "r.parquet", "r.dat"])
+def test_a_pointer_of_git_lfs_is_no_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 150699451\n")
+    with pytest.raises(RecfoundError, match=r"is a pointer of Git LFS and not the file; .*`git lfs pull`"):
+        list(frames(str(path), SCHEMA))
+
+
 def test_a_zip_archive_is_its_one_file_or_the_member_that_is_named(tmp_path: Path) -> None:
     one = zipped(tmp_path / "one.zip", {"ml/": b"", "ml/ratings.csv": b"a\n1\n", "__MACOSX/ml/._ratings.csv": b"junk"})
     assert expand(str(one)) == [f"{one}/ml/ratings.csv"] and content(str(one)) == b"a\n1\n"
@@ -315,6 +323,12 @@ def test_a_quote_that_is_never_closed_costs_a_line_and_not_the_file(tmp_path: Pa
 BROKEN = b"id,text,number\n1,caf\xe9,1\n2,two\n3,three,x\n4,four,4,4\n\n5,\xc3\xa9,5\n6,,6\n7,seven,7\n,,\n  \n"
 
 
+def test_a_csv_may_have_another_separator() -> None:
+    block = Block("r.csv", 1, b'text;number\n"a;""b""";1\nc, d;x\n\ne\n')
+    frame, bad = csv_frame(block, b"text;number\n", SCHEMA, needed=["text"], separator=";")
+    assert frame.rows() == [(1, 'a;"b"'), (None, "c, d"), (None, "e")] and not bad
+
+
 def test_broken_rows_of_a_csv_are_named_and_the_others_are_read(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_bytes(BROKEN)
     for block_bytes in (16, 1 << 20):
@@ -356,8 +370,9 @@ def test_the_same_rows_come_from_every_form(tmp_path: Path) -> None:
     frame.write_csv(tmp_path / "r.csv")
     frame.write_ndjson(tmp_path / "r.jsonl")
     (tmp_path / "bare.csv").write_text((tmp_path / "r.csv").read_text().partition("\n")[2])
-    for name in ("r.parquet", "r.csv", "r.jsonl", "bare.csv"):
-        header = "number,text" if name == "bare.csv" else ""
+    frame.select("text", other=pl.lit("x"), number="number").write_csv(tmp_path / "own.csv")
+    for name in ("r.parquet", "r.csv", "r.jsonl", "bare.csv", "own.csv"):
+        header = "number,text" if name in ("bare.csv", "own.csv") else ""
         (read, bad), *more = frames(str(tmp_path / name), SCHEMA, header=header)
         assert read.rows() == [(1, "a"), (None, "b\nc"), (3, None)] and not bad and not more, name
 
@@ -580,3 +595,14 @@ def test_a_document_and_whole_files(tmp_path: Path) -> None:
     ]
     with pytest.raises(RecfoundError, match="no such file"):
         list(table_records(str(tmp_path / "none.csv"), []))
+
+
+def test_a_stray_quote_costs_its_own_line(tmp_path: Path) -> None:
+    schema = {"user": pl.String, "time": pl.Int64}
+    for closing in ("", 'z,"9"\n'):
+        rows = [f"u{number},{number}" for number in range(300)]
+        rows[100] = 'u100,"100'
+        block = Block("ratings.csv", 1, ("user,time\n" + "\n".join(rows) + "\n" + closing).encode())
+        frame, bad = csv_frame(block, b"user,time\n", schema)
+        assert [line.line for line in bad] == [102]
+        assert len(frame) == 299 + bool(closing) and "u299" in frame["user"]

@@ -88,10 +88,9 @@ def test_what_a_killed_unit_left_is_no_result(tmp_path: Path) -> None:
     assert (unit.folder / "file").read_text() == "x"
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_unit_that_fails_is_not_done_and_the_error_is_its_own(tmp_path: Path, workers: int) -> None:
+def test_a_unit_that_fails_is_not_done_and_the_error_is_its_own(tmp_path: Path) -> None:
     bad = Unit(tmp_path / "bad", refuse, ())
-    with pytest.raises(RecfoundError, match=r"^no$"), Stage(workers, quiet=True) as stage:
+    with pytest.raises(RecfoundError, match=r"^no$"), Stage(1, quiet=True) as stage:
         stage.run("work", [bad])
     assert finished(bad.folder) is None and not bad.folder.exists()
 
