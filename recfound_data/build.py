@@ -36,7 +36,6 @@ from recfound_data.layout import (
 )
 from recfound_data.people import UserKey
 from recfound_data.planning import Prepared, Shard, choose, require_samples, write_plan
-from recfound_data.plots import write_plots
 from recfound_data.preparation import (
     CATALOGUE,
     PairSources,
@@ -114,6 +113,8 @@ def build(
         written = job.write(prepared, chosen)
         with replacing(Path(out)) as folder:
             manifest = job.manifest(folder, sources, key, chosen, written)
+            from recfound_data.plots import write_plots  # here: drawing takes a second to load, in every worker too
+
             description = describe_dataset(folder, manifest)
             manifest["description"] = description.to_json()
             for plot in write_plots(description, folder / "plots"):
@@ -297,7 +298,8 @@ class _Build:
         ]
         chosen = self._stage.run("choose", choices, "samples")
         for task, unit, result in zip(self._recipe.tasks, choices, chosen, strict=True):
-            require_samples(task, result)
+            names = {corpus.name for corpus in prepared} | {f"{task} from {corpus.name}" for corpus in prepared}
+            require_samples(task, result, {name: total(self._drops.get(name, [])) for name in sorted(names)})
             self._count(task, result)
             plans[task] = _Plans([unit.folder for unit in units[task]], corpora[task], unit.folder, result)
         return plans

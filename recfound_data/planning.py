@@ -28,6 +28,7 @@ from recfound_data.tables import TABLES
 from recfound_data.tasks import BUILDERS, TASKS, made
 from recfound_data.units import Result, total
 
+_MOST_REASONS = 5
 _MOST_AT_ONCE = 4_000_000
 """Samples whose hashes are compared together."""
 
@@ -294,13 +295,19 @@ def _queries(
     return {"queries": asks, "qrels": judged}
 
 
-def require_samples(task: str, chosen: Result) -> None:
-    """Raise unless a task has a sample.
+def require_samples(task: str, chosen: Result, drops: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise unless a task has a sample; `drops` are those of the corpora and of the task, by where and reason.
 
     Raises:
         RecfoundError: it has none.
     """
-    if not chosen["rows"]:
-        raise RecfoundError(
-            f"task {task!r} has no sample: none of the recipe's corpora gives any; leave it out of the recipe"
-        )
+    if chosen["rows"]:
+        return
+    largest = sorted(
+        ((count, where, why) for where, part in drops.items() for why, count in part.items()), reverse=True
+    )
+    dropped = "".join(f"; {where}: {count:,} times {why}" for count, where, why in largest[:_MOST_REASONS])
+    raise RecfoundError(
+        f"task {task!r} has no sample: none of the recipe's corpora gives any; leave it out of the recipe, or see what "
+        f"was dropped{dropped or ': nothing'}"
+    )
