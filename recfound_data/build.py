@@ -9,22 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from recfound_data.card import dataset_card
 from recfound_data.corpora import readers
 from recfound_data.describe import describe_dataset
-from recfound_data.errors import RecfoundError, UsageError
-from recfound_data.files import expand, facts
 from recfound_data.layout import (
     CARD,
     MANIFEST,
@@ -42,6 +35,7 @@ from recfound_data.preparation import (
     Reading,
     counts_of,
     read_part,
+    require_rows,
     settle,
     write_catalogue,
     write_co_liked,
@@ -52,17 +46,16 @@ from recfound_data.preparation import (
     write_statistics,
 )
 from recfound_data.recipe import DataRecipe, parse, read_yaml
+from recfound_data.resuming import inputs, work_folder
 from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS
 from recfound_data.shards import ALL, ranges
 from recfound_data.tables import GROUPS, Source
 from recfound_data.tasks import BUILDERS
-from recfound_data.units import Result, Stage, Unit, WorkerDiedError, total
+from recfound_data.units import Result, Stage, Unit, total
 from recfound_data.writing import FilePlan, Slice, file_plans, write_file, write_items
 
 _Folders = dict[str, list[Path]]
 """Folders of finished units by corpus."""
-_IDENTITY = "build.json"
-"""What a folder of units is of: recipe, inputs, key."""
 _ROWS_PER_SHARD = {"interactions": 250_000, "judgements": 500_000, "pairs": 250_000, "catalogue": 50_000}
 _TEXT_ROWS_PER_SHARD = 20_000
 """Rows of tables whose rows hold whole texts: questions, dialogues, products."""
@@ -101,11 +94,11 @@ def build(
     identity = {
         "recfound": version("recfound"),
         "recipe": settings.model_dump(mode="json"),
-        "inputs": [_inputs(reader) for reader in sources],
+        "inputs": [inputs(reader) for reader in sources],
         "user_key": key.fingerprint(),
         "strict": strict,
     }
-    with _work_folder(Path(out), identity, quiet) as work, Stage(workers, quiet) as stage:
+    with work_folder(Path(out), identity, quiet) as work, Stage(workers, quiet) as stage:
         reading = Reading(key, strict, "sentiment_analysis" in settings.tasks, quiet)
         job = _Build(work, settings, stage)
         prepared = job.prepare(sources, reading)
@@ -160,7 +153,7 @@ class _Build:
             self._count(reader.label, result)
         counts = {label: counts_of(found) for label, found in results.items()}
         for label in folders:
-            _require_rows(label, counts[label]["tables"], total(result["drops"] for result in results[label]))
+            require_rows(label, counts[label]["tables"], total(result["drops"] for result in results[label]))
         self._rows = {label: dict(found["tables"]) for label, found in counts.items()}
         labels = list(folders)
         catalogues = self._each(
@@ -410,70 +403,3 @@ def _parts(config: str, split: str, task: str, plans: _Plans) -> Iterator[tuple[
         if count:
             mask = plans.chosen / f"{kind}-{number:06d}.npy"
             yield Slice(folder, mask, task, corpus, 0, count), count
-
-
-def _require_rows(label: str, tables: dict[str, int], drops: dict[str, int]) -> None:
-    alone = ("items", "questions", "dialogues", "attributes", "matches", "made")
-    if not any(tables.get(name) for name in alone):
-        missing = "no item that can be used" if tables else "nothing that can be used"
-        dropped = "".join(f"; {count:,} times {why}" for why, count in drops.items())
-        raise RecfoundError(f"corpus {label!r} is empty: its files hold {missing}{dropped}")
-
-
-def _inputs(reader: Source) -> list[Any]:
-    """Return what tells a corpus's files apart from others: their paths, sizes and times."""
-    return [[file, *facts(file)] for path in reader.paths() for file in expand(path)]
-
-
-@contextmanager
-def _work_folder(out: Path, identity: dict[str, Any], quiet: bool) -> Iterator[Path]:
-    """Yield the folder of finished units; it goes when the build ends, and stays when it is killed or interrupted.
-
-    Raises:
-        UsageError: another build writes there.
-    """
-    out = out.absolute()
-    work = out.with_name(f".{out.name}.building")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{work}.lock", timeout=0):
-            name, text = work / _IDENTITY, canonical_json(identity)
-            try:
-                _restore(out)
-                if work.exists() and not (name.exists() and name.read_text(encoding="utf-8") == text):
-                    _discard(work)  # of other inputs or another recipe
-                elif work.exists() and not quiet:
-                    print("going on with the build that was stopped", file=sys.stderr, flush=True)
-                work.mkdir(exist_ok=True)
-                name.write_text(text, encoding="utf-8")
-                yield work
-                _discard(work)
-            except (KeyboardInterrupt, WorkerDiedError):
-                raise
-            except BaseException:
-                shutil.rmtree(work, ignore_errors=True)
-                raise
-            finally:
-                Path(f"{work}.lock").unlink(missing_ok=True)
-    except Timeout:
-        raise UsageError(f"{out}: another build is writing it; wait for it or name another folder") from None
-    except OSError as error:
-        raise RecfoundError(
-            f"{error.filename or out}: cannot be written: {error.strerror or error}; free space or name another folder"
-        ) from None
-
-
-def _discard(work: Path) -> None:
-    """Remove a folder of units; what says of which build goes first, so nobody goes on with half of them."""
-    (work / _IDENTITY).unlink(missing_ok=True)
-    shutil.rmtree(work)
-
-
-def _restore(out: Path) -> None:
-    """Clear away what a build left that was killed while its dataset took its place, and bring back the one before."""
-    for path in list(out.parent.iterdir()):
-        before = path.name.startswith(f".{out.name}.old-")
-        if before and not out.exists():
-            path.rename(out)
-        elif before or path.name.startswith(f".{out.name}.partial-"):
-            shutil.rmtree(path)

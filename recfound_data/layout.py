@@ -20,26 +20,12 @@ from recfound_data.tasks.catalogue import TASKS
 
 MANIFEST = "recfound.json"
 CARD = "README.md"
-_ROW_GROUP = 16_384
 
 
 def schema_of(config: str) -> dict[str, Any]:
     """Return the columns and polars types of a configuration."""
     fixed = {"items": ITEMS, "queries": QUERIES, "qrels": QRELS}
     return fixed.get(config) or (EMBEDDING if TASKS[config].kind == "embedding" else GENERATIVE)
-
-
-def write_split(folder: Path, name: str, frame: pl.DataFrame, rows_per_file: int) -> list[Path]:
-    """Write rows as `<folder>/<name>-00000-of-000NN.parquet`, at most `rows_per_file` each, and return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    total = -(-len(frame) // rows_per_file)
-    paths = []
-    for number in range(total):
-        path = folder / f"{name}-{number:05d}-of-{total:05d}.parquet"
-        part = frame.slice(number * rows_per_file, rows_per_file).rechunk()
-        write_parquet(part, path, compression="zstd", row_group_size=_ROW_GROUP)
-        paths.append(path)
-    return paths
 
 
 def write_parquet(frame: pl.DataFrame, path: Path, **options: Any) -> None:

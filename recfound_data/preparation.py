@@ -225,3 +225,16 @@ def counts_of(results: Sequence[Result]) -> dict[str, Any]:
         for table, found in result["splits"].items():
             splits.setdefault(table, set()).update(found)
     return {"tables": total(result["tables"] for result in results), "splits": splits}
+
+
+def require_rows(label: str, tables: dict[str, int], drops: dict[str, int]) -> None:
+    """Raise unless a corpus has rows that a task can be made of.
+
+    Raises:
+        RecfoundError: it has none, or no item for those it has.
+    """
+    alone = ("items", "questions", "dialogues", "attributes", "matches", "made")
+    if not any(tables.get(name) for name in alone):
+        missing = "no item that can be used" if tables else "nothing that can be used"
+        dropped = "".join(f"; {count:,} times {why}" for why, count in drops.items())
+        raise RecfoundError(f"corpus {label!r} is empty: its files hold {missing}{dropped}")

@@ -38,8 +38,6 @@ ITEMS: dict[str, Any] = {
 }  # fmt: skip
 QUERIES: dict[str, Any] = {"query_id": pl.String, "task": pl.String, "text": pl.String}
 QRELS: dict[str, Any] = {"query_id": pl.String, "item_id": pl.String, "grade": pl.Int8}
-TWINS = {"embedding": ("anchor", "positive"), "generative": ("prompt", "label")}
-"""What makes two samples the same, whatever their ids: these columns."""
 CATALOGUE_CONFIGS = ("items", "queries", "qrels")
 
 

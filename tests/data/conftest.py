@@ -1,7 +1,6 @@
 """A synthetic shop and the dataset built from it, made once; tests that change something work on a copy."""
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def user_key() -> Iterator[None]:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Builds that draw nothing, for tests that build much and look at no plot."""
-    monkeypatch.setattr(sys.modules["recfound_data.build"], "write_plots", lambda *_: [])
+    monkeypatch.setattr("recfound_data.plots.write_plots", lambda *_: [])
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ BUILD = sys.modules["recfound_data.build"]
 
 def cut_small(patch: pytest.MonkeyPatch, rows: int) -> None:
     """Cut everything smaller than any shop, shards to so many rows, and draw nothing."""
-    patch.setattr(BUILD, "write_plots", lambda *_: [])
+    patch.setattr("recfound_data.plots.write_plots", lambda *_: [])
     patch.setattr(BUILD, "_ROWS_PER_SHARD", dict.fromkeys(BUILD._ROWS_PER_SHARD, rows))
     patch.setattr(BUILD, "_TEXT_ROWS_PER_SHARD", rows)
     patch.setattr(shards, "_RUN_BYTES", 8_000)

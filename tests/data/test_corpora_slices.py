@@ -5,13 +5,14 @@ import json
 import re
 from pathlib import Path
 
+import audit
 import polars as pl
 import pytest
 import yaml
 from datasets import load_dataset
 from raw_shop import rows, words
 
-from recfound_data import BuildSummary, build, check
+from recfound_data import TASKS, BuildSummary, build, check
 from recfound_data.corpora import AmazonReviews2018, MovieLens
 from recfound_data.errors import RecfoundError
 from recfound_data.people import UserKey
@@ -33,6 +34,16 @@ def test_the_recipe_of_the_slices_builds_and_passes_the_check(built: BuildSummar
     assert check(built.path).findings == ()
     for task in yaml.safe_load(RECIPE.read_text())["tasks"]:
         assert min(built.rows[task][split] for split in ("train", "validation", "test")) > 50
+
+
+def test_one_recipe_builds_all_thirteen_tasks(corpora: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECFOUND_CORPORA", str(corpora))
+    built = build(RECIPE.with_name("thirteen.yaml"), tmp_path / "dataset", workers=2, quiet=True)
+    assert set(TASKS) < set(built.rows)
+    assert all(built.rows[task][split] >= 20 for task in TASKS for split in ("train", "validation", "test"))
+    assert check(built.path).findings == () and audit.audit(built.path) == []
+    for task in TASKS:
+        assert len(load_dataset(str(built.path), task, cache_dir=str(tmp_path / "cache"))) == 3
 
 
 def test_every_corpus_gives_samples_and_says_what_it_dropped(built: BuildSummary) -> None:

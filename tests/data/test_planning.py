@@ -193,8 +193,9 @@ def test_what_a_limit_keeps_is_drawn_by_the_seed_and_depends_on_no_plan(seed: in
 
 def test_a_task_without_any_sample_is_refused(chosen: Choose) -> None:
     for plans in ([], [Plan([], []), Plan([], [(1, "test")])]):
-        with pytest.raises(RecfoundError, match="task 'user2item' has no sample"):
-            require_samples("user2item", chosen(plans).result)
+        drops = {"shop": {"item without a title": 7}, "user2item from shop": {}}
+        with pytest.raises(RecfoundError, match=r"task 'user2item' has no sample.*shop: 7 times item without a title"):
+            require_samples("user2item", chosen(plans).result, drops)
 
 
 @pytest.mark.parametrize("rows_per_file", [1, 3, 10, 100])

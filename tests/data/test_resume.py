@@ -30,7 +30,7 @@ INTERRUPTED, WRONG = 130, 2
 def nothing_drawn() -> Iterator[None]:
     """Builds draw nothing, as those of the script do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BUILD, "write_plots", lambda *_: [])
+        patch.setattr("recfound_data.plots.write_plots", lambda *_: [])
         yield
 
 
