@@ -19,7 +19,7 @@ OPTION_CHARS = 90
 
 _SCRIPT = r"(?is)<(script|style)\b.*?</(script|style)\s*>|<!--.*?-->"
 _TAG = r"(?s)</?[a-zA-Z][^<>]*>"
-SCRIPT_JUNK = r"getTime\(\)|function\s*\(|var\s+\w+\s*=|\{\s*display\s*:"
+SCRIPT_JUNK = r"getTime\(\)|\bfunction\s*\(|\bvar\s+\w+\s*=|\{\s*display\s*:"
 """What is left of a page's script where a title should be, as in Amazon's 2014 and 2018 metadata."""
 
 
