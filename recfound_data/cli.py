@@ -328,7 +328,7 @@ def _show_build(summary: Any) -> str:
     ]
     dropped = sum(sum(reasons.values()) for reasons in summary.drops.values())
     return "\n".join(
-        [*lines, f"{dropped:,} rows dropped, by reason in {summary.path}/recfound.json", str(summary.path)]
+        [*lines, f"{dropped:,} left out, by reason in {summary.path}/recfound.json", str(summary.path)]
     )
 
 
