@@ -6,6 +6,7 @@ that is mapped, not read: texts cost memory only where they are used, and worker
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
@@ -29,29 +30,51 @@ def own_id(corpus: str, item: pl.Expr) -> pl.Expr:
     return item.str.strip_prefix(f"{corpus}/")
 
 
-def make_catalogue(raw: pl.DataFrame, corpus: str, recipe: DataRecipe) -> tuple[pl.DataFrame, dict[str, int]]:
+def make_catalogue(
+    parts: Iterable[pl.DataFrame], corpus: str, recipe: DataRecipe
+) -> tuple[pl.DataFrame, dict[str, int]]:
     """Return the catalogue, sorted by `item_id`, and the items left out of it by reason.
 
     Columns: those of the configuration `items`; `facts`; `item`, the row number; `product`, equal for duplicates of one
     product; `title_key`, the words that make it so; and stable hashes of 64 bits, `id_hash`, `title_hash` and
     `text_hash`.
+
+    Args:
+        parts: rows of the table `items`; raw texts of one part at a time are held.
+        corpus: its name in the dataset.
+        recipe: of the build.
     """
-    raw = raw.select(list(TABLES["items"]))
-    once = raw.unique("item_id", keep="first", maintain_order=True)
-    named = once.with_columns(title=clean(pl.col("title"))).filter(pl.col("title") != "")
-    items = named.filter(~pl.col("title").str.contains(SCRIPT_JUNK))
+    empty = pl.DataFrame(schema=TABLES["items"])
+    read = pl.concat([_read(part, corpus, recipe) for part in (empty, *parts)])
+    once = read.unique("item_id", keep="first", maintain_order=True)
+    named = once.filter(pl.col("title") != "")
+    items = named.filter(~pl.col("script")).drop("script")
     drops = {
-        "item repeated": len(raw) - len(once),
+        "item repeated": len(read) - len(once),
         "item without a title": len(once) - len(named),
         "item whose title is script": len(named) - len(items),
     }
+    catalogue = items.with_columns(title_key=product_key(pl.col("title"))).sort("item_id")
+    return catalogue.with_columns(
+        item=pl.int_range(pl.len(), dtype=pl.UInt32),
+        product=pl.col("title_key").rank("dense").cast(pl.UInt32),
+        id_hash=hash64(pl.col("item_id")),
+        title_hash=hash64(pl.col("title")),
+        text_hash=hash64(pl.col("text")),
+    ), drops
+
+
+def _read(raw: pl.DataFrame, corpus: str, recipe: DataRecipe) -> pl.DataFrame:
+    """Return items as they are read, cleaned and cut, and whether a title is `script`."""
+    items = raw.select(list(TABLES["items"])).with_columns(title=clean(pl.col("title")))
     items = items.with_columns(
+        script=pl.col("title").str.contains(SCRIPT_JUNK),
         title=shorten(pl.col("title"), _TITLE_CHARS),
         description=clean(pl.col("description")),
         brand=clean(pl.col("brand")),
         categories=_clean_list(items["categories"]),
     )
-    catalogue = items.select(
+    return items.select(
         item_id=global_id(corpus, pl.col("item_id")),
         corpus=pl.lit(corpus),
         domain=pl.col("domain").fill_null(corpus),
@@ -60,15 +83,8 @@ def make_catalogue(raw: pl.DataFrame, corpus: str, recipe: DataRecipe) -> tuple[
         categories=pl.col("categories"),
         brand=pl.col("brand"),
         facts=pl.col("facts").fill_null([]),
-        title_key=product_key(pl.col("title")),
-    ).sort("item_id")
-    return catalogue.with_columns(
-        item=pl.int_range(pl.len(), dtype=pl.UInt32),
-        product=pl.col("title_key").rank("dense").cast(pl.UInt32),
-        id_hash=hash64(pl.col("item_id")),
-        title_hash=hash64(pl.col("title")),
-        text_hash=hash64(pl.col("text")),
-    ), drops
+        script=pl.col("script"),
+    )
 
 
 def write_mapped(frame: pl.DataFrame, path: Path) -> None:

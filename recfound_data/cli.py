@@ -327,9 +327,7 @@ def _show_build(summary: Any) -> str:
         for config, splits in summary.rows.items()
     ]
     dropped = sum(sum(reasons.values()) for reasons in summary.drops.values())
-    return "\n".join(
-        [*lines, f"{dropped:,} left out, by reason in {summary.path}/recfound.json", str(summary.path)]
-    )
+    return "\n".join([*lines, f"{dropped:,} left out, by reason in {summary.path}/recfound.json", str(summary.path)])
 
 
 def _show_check(report: Any) -> str:

@@ -31,8 +31,8 @@ from recfound_data.pairs import co_liked, judged, make_pairs, nearest, stated, s
 from recfound_data.people import UserKey
 from recfound_data.progress import say
 from recfound_data.recipe import DataRecipe
-from recfound_data.shards import Range, RunWriter, read_shard
-from recfound_data.tables import TABLES, Source
+from recfound_data.shards import Range, RunWriter, read_shard, runs
+from recfound_data.tables import Source
 from recfound_data.units import Result, total
 
 CATALOGUE, STATISTICS, RELATED = "catalogue.arrow", "item_stats.arrow", "related.arrow"
@@ -82,8 +82,7 @@ def read_part(folder: Path, reader: Source, reading: Reading) -> Result:
 
 def write_catalogue(folder: Path, read: Sequence[Path], corpus: str, recipe: DataRecipe) -> Result:
     """Make the catalogue of a corpus; without items, an empty one."""
-    raw = read_shard(read, "items")
-    catalogue, drops = make_catalogue(raw if raw is not None else pl.DataFrame(schema=TABLES["items"]), corpus, recipe)
+    catalogue, drops = make_catalogue(map(pl.read_parquet, runs(read, "items")), corpus, recipe)
     write_mapped(catalogue, folder / CATALOGUE)
     return {"rows": len(catalogue), "drops": drops}
 

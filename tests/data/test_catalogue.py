@@ -21,25 +21,32 @@ def items(*titles: str | None, **columns: str) -> pl.DataFrame:
     "title", ["The Great Dysfunction (Novel, #1)", "Covar x = 2: algebra for two", "Functional (and cheap) mug"]
 )
 def test_a_title_that_only_looks_like_script_stays(title: str) -> None:
-    catalogue, drops = make_catalogue(items(title), "shop", RECIPE)
+    catalogue, drops = make_catalogue([items(title)], "shop", RECIPE)
     assert catalogue["title"].to_list() == [title] and not sum(drops.values())
 
 
 @pytest.mark.parametrize("title", ["var aPageStart = (new Date()).getTime();", "function (x) { return x }"])
 def test_a_title_of_script_is_dropped_and_counted(title: str) -> None:
-    catalogue, drops = make_catalogue(items("Mug", title), "shop", RECIPE)
+    catalogue, drops = make_catalogue([items("Mug", title)], "shop", RECIPE)
     assert catalogue["title"].to_list() == ["Mug"] and drops["item whose title is script"] == 1
 
 
 def test_titles_that_read_the_same_are_one_product() -> None:
-    catalogue, _ = make_catalogue(items("Red Mug!", "red mug", "Blue Mug", None, " "), "shop", RECIPE)
+    catalogue, _ = make_catalogue([items("Red Mug!", "red mug", "Blue Mug", None, " ")], "shop", RECIPE)
     products = dict(catalogue.select("item_id", "product").iter_rows())
     assert products["shop/i0"] == products["shop/i1"] != products["shop/i2"] and len(products) == 3
     assert catalogue["item"].to_list() == [0, 1, 2]
 
 
+def test_parts_are_one_catalogue() -> None:
+    whole, lost = make_catalogue([items("Red Mug", "", "Blue Mug")], "shop", RECIPE)
+    rows = items("Red Mug", "", "Blue Mug")
+    parts, dropped = make_catalogue([rows[2:], rows[:2], rows[:1]], "shop", RECIPE)
+    assert parts.equals(whole) and dropped == lost | {"item repeated": 1}
+
+
 def test_a_mapped_catalogue_is_the_one_written(tmp_path: Path) -> None:
-    catalogue, _ = make_catalogue(items("Red Mug", "Blue Mug", description="For <b>tea</b> only"), "shop", RECIPE)
+    catalogue, _ = make_catalogue([items("Red Mug", "Blue Mug", description="For <b>tea</b> only")], "shop", RECIPE)
     write_mapped(catalogue, tmp_path / "catalogue.arrow")
     assert read_mapped(tmp_path / "catalogue.arrow").equals(catalogue)
     assert catalogue["text"][0] == "Red Mug\nFor tea only"

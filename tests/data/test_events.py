@@ -80,7 +80,7 @@ def case_of(seed: int, settings: dict[str, Any], split: str) -> Case:
         items[name].cast(dtype) if name in items.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in TABLES["items"].items()
     )
-    return Case(interactions(seed), recipe, make_catalogue(raw, "corpus", recipe)[0])
+    return Case(interactions(seed), recipe, make_catalogue([raw], "corpus", recipe)[0])
 
 
 @pytest.fixture(params=[(seed, settings, split) for seed in SEEDS for settings in SETTINGS

@@ -63,7 +63,7 @@ class Read:
         self.items, self.made = (pl.concat(frames[table]) for table in ("items", "made"))
 
     def built(self, task: str) -> Built:
-        catalogue, drops = make_catalogue(self.items, NAME, RECIPE)
+        catalogue, drops = make_catalogue([self.items], NAME, RECIPE)
         assert not any(drops.values())
         rows = self.made.with_columns(group=stable_id(GROUPS["made"]()))
         splits = {"made": frozenset(rows["split"].drop_nulls())}
@@ -197,7 +197,7 @@ def test_embedding_samples_hold_the_texts_of_their_items(tmp_path: Path) -> None
     ]
     found = Read(release(tmp_path, train=records[:5], eval=records[5:7], test=records[7:]))
     built = found.built("query2item")
-    catalogue, _ = make_catalogue(found.items, NAME, RECIPE)
+    catalogue, _ = make_catalogue([found.items], NAME, RECIPE)
     texts = dict(catalogue.select("item_id", "text").iter_rows())
     assert built.samples.columns == [*EMBEDDING, "split"]
     assert Counter(built.samples["split"]) == {"train": 5, "validation": 2, "test": 2}

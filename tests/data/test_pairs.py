@@ -28,7 +28,7 @@ def catalogue(items: int, domains: int = 1, twins: int = 0) -> pl.DataFrame:
         raw[name].cast(dtype) if name in raw.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in TABLES["items"].items()
     ]
-    return make_catalogue(raw.select(columns), "corpus", DataRecipe(corpora=[{}], tasks=["user2item"]))[0]
+    return make_catalogue([raw.select(columns)], "corpus", DataRecipe(corpora=[{}], tasks=["user2item"]))[0]
 
 
 def events(seed: int, users: int, longest: int) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def catalogue(items: int = ITEMS, domains: int = 1) -> pl.DataFrame:
         raw[name].cast(dtype) if name in raw.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in TABLES["items"].items()
     ]
-    return make_catalogue(raw.select(columns), "c", DataRecipe(corpora=[{}], tasks=["user2item"]))[0]
+    return make_catalogue([raw.select(columns)], "c", DataRecipe(corpora=[{}], tasks=["user2item"]))[0]
 
 
 def corpus(tables: dict[str, pl.DataFrame], items: pl.DataFrame, splits: Any = None, **recipe: Any) -> Corpus:
