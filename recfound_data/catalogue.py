@@ -109,8 +109,11 @@ def _clean_list(values: pl.Series) -> pl.Series:
 
 
 def _text() -> pl.Expr:
-    """Return title, brand, categories and description, a line each, the empty ones left out."""
-    brand = pl.when(pl.col("brand") == "").then(None).otherwise(pl.concat_str([pl.lit("Brand: "), pl.col("brand")]))
+    """Return title, maker, categories and description, a line each, the empty ones left out.
+
+    `By` is said of brands and of authors alike.
+    """
+    brand = pl.when(pl.col("brand") == "").then(None).otherwise(pl.concat_str([pl.lit("By: "), pl.col("brand")]))
     joined = pl.col("categories").list.join(", ")
     categories = pl.when(joined == "").then(None).otherwise(pl.concat_str([pl.lit("Categories: "), joined]))
     prose = pl.when(pl.col("description") == "").then(None).otherwise(pl.col("description"))

@@ -92,7 +92,7 @@ _TOLD = (
     "The description opens with this: {sentence}",
 )
 
-_LABELLED = r"^(Brand|Categories): "
+_LABELLED = r"^(By|Categories): "
 """Lines of a catalogue text that repeat what has a line of its own."""
 _SENTENCE = r"^([\"'(]?[A-Z0-9][^“”:\[\]]{30,150}?(?:[a-z]{4}|\d\d|\))[.!])(?:\s+[A-Z0-9]|$)"
 """A first sentence of about 35 to 160 characters; four letters before its end, so that it is no abbreviation's."""

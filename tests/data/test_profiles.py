@@ -41,7 +41,7 @@ def library(items: int = 120, seed: int = 5) -> pl.DataFrame:
         )
         rows.append({
             "item": item, "item_id": f"lib/{item}", "corpus": "lib", "domain": "Books", "title": title,
-            "text": f"{title}\nBrand: somebody\n{own}" if item % 2 else title,
+            "text": f"{title}\nBy: somebody\n{own}" if item % 2 else title,
             "categories": rng.sample(GENRES, rng.randint(0, 3)), "facts": facts, "product": item,
             "brand": rng.choice(MAKERS) if item < 90 else None,
         })  # fmt: skip

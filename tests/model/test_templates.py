@@ -26,7 +26,7 @@ from recfound_model.templates import (
 )
 
 TEXTS = [
-    "Red kettle, 2 litres\nBrand: Pebran",
+    "Red kettle, 2 litres\nBy: Pebran",
     "mug",
     " leading space",
     "\nleading line break",
