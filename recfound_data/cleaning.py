@@ -18,6 +18,8 @@ OPTION_CHARS = 90
 """The longest title of an item in a history or an option."""
 
 _SCRIPT = r"(?is)<(script|style)\b.*?</(script|style)\s*>|<!--.*?-->"
+_INLINE = r"(?is)</?(?:a|b|big|em|font|i|mark|small|span|strong|sub|sup|u)\b[^<>]*>"
+"""Tags that stand inside of words and sentences; where others were, a space stays."""
 _TAG = r"(?s)</?[a-zA-Z][^<>]*>"
 SCRIPT_JUNK = r"getTime\(\)|\bfunction\s*\(|\bvar\s+\w+\s*=|\{\s*display\s*:"
 """What is left of a page's script where a title should be, as in Amazon's 2014 and 2018 metadata."""
@@ -30,8 +32,9 @@ def clean(text: pl.Expr) -> pl.Expr:
     """
     names = list(ENTITIES)
     values = list(ENTITIES.values())
-    text = text.fill_null("").str.replace_many(names, values).str.replace_all(_SCRIPT, " ").str.replace_all(_TAG, " ")
-    text = text.str.replace_many(names, values).str.replace_all(_TAG, " ")
+    text = text.fill_null("").str.replace_many(names, values).str.replace_all(_SCRIPT, " ")
+    text = text.str.replace_all(_INLINE, "").str.replace_all(_TAG, " ").str.replace_many(names, values)
+    text = text.str.replace_all(_INLINE, "").str.replace_all(_TAG, " ")
     return scrub(text).str.replace_all(r"[\s\p{Cc}\x{a0}\x{200b}\x{feff}]+", " ").str.strip_chars()
 
 
