@@ -46,7 +46,8 @@ def test_parts_are_one_catalogue() -> None:
 
 
 def test_a_mapped_catalogue_is_the_one_written(tmp_path: Path) -> None:
-    catalogue, _ = make_catalogue([items("Red Mug", "Blue Mug", description="For <b>tea</b>.<br/>Holds 0.3 l.")], "shop", RECIPE)
+    mugs = items("Red Mug", "Blue Mug", description="For <b>tea</b>.<br/>Holds 0.3 l.")
+    catalogue, _ = make_catalogue([mugs], "shop", RECIPE)
     write_mapped(catalogue, tmp_path / "catalogue.arrow")
     assert read_mapped(tmp_path / "catalogue.arrow").equals(catalogue)
     assert catalogue["text"][0] == "Red Mug\nFor tea. Holds 0.3 l."
