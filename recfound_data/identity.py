@@ -43,6 +43,11 @@ def sample_id(group: pl.Expr, *parts: pl.Expr | str) -> pl.Expr:
     return pl.concat_str([group, stable_id(*parts)], separator="-")
 
 
+def seeds_of(ids: pl.Series, seed: int, purpose: str = "") -> NDArray[np.uint64]:
+    """Return what the draws of each sample come from: 64 bits of its id, the recipe's seed and the purpose."""
+    return ids.to_frame("id").select(hash64(pl.concat_str(pl.lit(f"{seed}{purpose}"), "id"))).to_series().to_numpy()
+
+
 def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return SplitMix64's output function of each value: a bijection whose results look drawn.
 

@@ -104,9 +104,7 @@ def runs(folders: Sequence[Path], table: str) -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob(f"{table}-*.parquet"))]
 
 
-def read_shard(
-    folders: Sequence[Path], table: str, within: Range = ALL, columns: Sequence[str] | None = None
-) -> pl.DataFrame | None:
+def read_shard(folders: Sequence[Path], table: str, within: Range = ALL) -> pl.DataFrame | None:
     """Return a table's rows within a range of groups, or None where nobody wrote the table."""
     paths = runs(folders, table)
     if not paths:
@@ -116,4 +114,4 @@ def read_shard(
         if within != ALL:
             rows = rows.filter(pl.col("bucket").is_between(within.low, within.high, closed="left"))
         rows = rows.drop("bucket")
-    return (rows.select(columns) if columns else rows).collect()
+    return rows.collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from recfound_data.identity import hash64, sample_id
+from recfound_data.identity import sample_id, seeds_of
 from recfound_data.negatives import Ranking, draw_negatives, known_products
 from recfound_data.pairs import LIKED_TOGETHER
 from recfound_data.samples import Built, Corpus, embedding_rows, group_split, lists
@@ -36,7 +36,7 @@ def build(corpus: Corpus) -> Built:
     ids = catalogue["item_id"].gather(both["positive"])
     both = both.with_columns(id=sample_id(pl.col("group"), TASK, corpus.name, pl.col("query"), pl.lit(ids)))
     rows = both.filter("from_left").sort("id")
-    seeds = rows.select(hash64(pl.concat_str(pl.lit(str(recipe.seed)), "id"))).to_series().to_numpy()
+    seeds = seeds_of(rows["id"], recipe.seed)
     related, product = corpus.tables["related"], catalogue["product"].to_numpy()
     # What an item is related to, and what it is itself, is no negative of it.
     owner = np.concatenate([related["item"].to_numpy(), rows["anchor"].to_numpy()])

@@ -7,7 +7,7 @@ import polars as pl
 
 from recfound_data.catalogue import global_id
 from recfound_data.cleaning import clean
-from recfound_data.identity import draw, hash64, sample_id
+from recfound_data.identity import draw, hash64, sample_id, seeds_of
 from recfound_data.negatives import Ranking, draw_negatives, known_products
 from recfound_data.samples import Built, Corpus, embedding_rows, lists, official_split
 
@@ -39,7 +39,7 @@ def build(corpus: Corpus) -> Built:
     usable = usable.with_columns(owner=owners)
     exact = usable.filter(pl.col("grade") == EXACT).unique(["group", "product"], keep="first", maintain_order=True)
     exact = exact.with_columns(id=sample_id(pl.col("group"), TASK, corpus.name, pl.col("item_id")))
-    seeds = exact.select(hash64(pl.concat_str(pl.lit(str(recipe.seed)), "id"))).to_series().to_numpy()
+    seeds = seeds_of(exact["id"], recipe.seed)
     ranks = Ranking.of(corpus.tables["item_stats"], catalogue)
     known = known_products(owners, usable["product"].to_numpy())
     rows, drawn = draw_negatives(

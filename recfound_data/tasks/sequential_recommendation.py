@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from recfound_data.cleaning import OPTION_CHARS, shorten
-from recfound_data.identity import drawn, hash64
+from recfound_data.identity import drawn, seeds_of
 from recfound_data.samples import LETTERS, Built, Corpus, gathered, generative_rows, lists, phrased
 from recfound_data.tasks.user2item import target_plan
 
@@ -26,7 +26,7 @@ def build(corpus: Corpus) -> Built:
     plan, lost = target_plan(corpus, TASK, len(LETTERS) - 1)
     negatives = plan["negatives"].list.explode().to_numpy().reshape(len(plan), len(LETTERS) - 1)
     options = np.column_stack([plan["positive"].to_numpy(), negatives])
-    seeds = plan.select(hash64(pl.concat_str(pl.lit(f"{corpus.recipe.seed} options"), "id"))).to_series().to_numpy()
+    seeds = seeds_of(plan["id"], corpus.recipe.seed, " options")
     order = np.argsort(drawn(seeds, len(LETTERS)), axis=1, kind="stable")
     lettered = np.take_along_axis(options, order, axis=1)
     plan = plan.select("id", "split", "history", "twin", place=pl.Series(np.argmin(order, axis=1).astype(np.uint8)))

@@ -7,7 +7,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recfound_data.events import Targets, find_targets
-from recfound_data.identity import combined, hash64, mixed, sample_id
+from recfound_data.identity import combined, mixed, sample_id, seeds_of
 from recfound_data.negatives import Ranking, draw_negatives, known_products
 from recfound_data.samples import SPLITS, Built, Corpus, embedding_rows, gathered, lists
 
@@ -54,7 +54,7 @@ def target_plan(corpus: Corpus, task: str, negatives: int) -> tuple[pl.DataFrame
     users = events.unique("user", keep="first", maintain_order=True)["group"]
     frame = pl.DataFrame({"group": users.gather(targets.user), "asked": asked, "split": targets.split})
     frame = frame.select("split", id=sample_id(pl.col("group"), task, corpus.name, pl.col("asked")))
-    seeds = frame.select(hash64(pl.concat_str(pl.lit(str(recipe.seed)), "id"))).to_series().to_numpy()
+    seeds = seeds_of(frame["id"], recipe.seed)
     known = known_products(events["user"].to_numpy(), events["product"].to_numpy())
     ranks = Ranking.of(corpus.tables["item_stats"], catalogue)
     rows, drawn = draw_negatives(targets.item, targets.user, seeds, known, ranks, negatives)

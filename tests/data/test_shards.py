@@ -99,8 +99,6 @@ def test_what_a_reader_leaves_out_is_null_and_what_it_adds_goes(write: Write) ->
     folder = write("a", "interactions", [given])
     found = read_shard([folder], "interactions")
     assert found is not None and found.rows() == [("00ff", "i", None, 7, None, "00ff")]
-    columns = read_shard([folder], "interactions", columns=["timestamp", "group"])
-    assert columns is not None and columns.to_dicts() == [{"timestamp": 7, "group": "00ff"}]
 
 
 def test_a_table_that_nobody_wrote_is_none_and_an_empty_shard_is_not(write: Write) -> None:
