@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from recfound_model.exporting import export_embedder, export_generator
     from recfound_model.merging import merge_adapters
     from recfound_model.routing import task_context
+    from recfound_model.scheduling.scheduler import SampleScheduler
     from recfound_model.tmole import add_tmole, load_tmole
 
 # No submodule may bear one of these names: importing it would put the module in the name's place.
 _HOMES = {
+    "SampleScheduler": "scheduling.scheduler",
     "TmoleConfig": "adapter_config",
     "add_tmole": "tmole",
     "collapse": "collapsing",
@@ -29,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "SampleScheduler",
     "TmoleConfig",
     "add_tmole",
     "collapse",

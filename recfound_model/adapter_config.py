@@ -67,11 +67,14 @@ class TmoleConfig(PeftConfig):
         if set(self.experts) != set(GROUPS) or not all(_is_count(n) and n >= 0 for n in self.experts.values()):
             raise ValueError(f"experts must give a number for each of {', '.join(GROUPS)}, not {self.experts!r}")
         for task, kind in self.tasks.items():
-            if not live_groups([kind], self.experts):
-                raise ValueError(f"task {task!r} would see no expert: there are {self.experts}")
+            self._check_experts(task, kind)
         if not self.target_modules:
             raise ValueError('target_modules is empty: name linear layers, or use "all-linear"')
         self._check_prompts()
+
+    def _check_experts(self, task: str, kind: Kind) -> None:
+        if not live_groups([kind], self.experts):
+            raise ValueError(f"task {task!r} would see no expert: there are {self.experts}")
 
     def _check_prompts(self) -> None:
         for task, prompts in self.prompts.items():
@@ -100,6 +103,19 @@ class TmoleConfig(PeftConfig):
         if task not in self.kinds:
             raise UnknownTaskError(task, self.kinds)
         return self.kinds[task]
+
+    def kinds_with(self, name: str, kind: Kind | None = None) -> dict[str, Kind]:
+        """The adapter's tasks and kinds together with one more; known names bring their kind with them.
+
+        Raises:
+            ValueError: the name cannot be one, is taken, or does not go with the kind.
+            UnknownTaskError: a name that is not in the catalogue and comes without a kind.
+        """
+        if name in self.kinds:
+            raise ValueError(f"tasks: there is {name!r} already")
+        added = _kinds([name] if kind is None else {name: kind})
+        self._check_experts(name, added[name])
+        return self.kinds | added
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; a set (PEFT turns "all-linear" into one) as a sorted list."""

@@ -144,9 +144,9 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return len(shape) == len(expected) and all(want in (None, have) for have, want in zip(shape, expected, strict=True))
 
 
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and values of tensors, in the order of their names."""
-    digest = hashlib.sha256()
+def fingerprint(tensors: Mapping[str, Tensor], descends_from: str | None = None) -> str:
+    """SHA-256 over names, shapes and values of tensors, in the order of their names, and an earlier fingerprint."""
+    digest = hashlib.sha256((descends_from or "").encode())
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().float().contiguous()
         digest.update(f"{key} {tuple(tensor.shape)}\n".encode())

@@ -82,34 +82,73 @@ def spread(g: Tensor, r: int) -> Tensor:
     return g.repeat_interleave(r, dim=-1)
 
 
-def low_rank_update(x: Tensor, A: Tensor, B: Tensor, G: Tensor) -> Tensor:
-    """`((x A^T) * G) B^T`, which equals `sum_e G_e B_e A_e x` in two matrix products, whatever the number of experts.
+def add_low_rank_update(y: Tensor, x: Tensor, A: Tensor, B: Tensor, G: Tensor) -> Tensor:
+    """`y + ((x A^T) * G) B^T`, which equals `y + sum_e G_e B_e A_e x` in two products, whatever the number of experts.
 
     Args:
+        y: [..., out] output of the frozen layer.
         x: [..., in].
         A: [E r, in].
         B: [out, E r].
         G: broadcastable to [..., E r]; gates, with the scale alpha / r folded in.
 
     Returns:
-        [..., out].
+        [..., out], in the dtype of y.
     """
     hidden = nn.functional.linear(x, A)
-    return nn.functional.linear(hidden * G.to(hidden.dtype), B)
+    hidden = hidden * G.to(hidden.dtype)
+    if y.dtype == hidden.dtype == B.dtype:
+        # The second product adds to y while it writes: an intermediate [..., out], a pass over it less.
+        flat = torch.addmm(y.reshape(-1, y.shape[-1]), hidden.reshape(-1, hidden.shape[-1]), B.t())
+        return flat.view(y.shape)
+    return y + nn.functional.linear(hidden, B).to(y.dtype)
 
 
-@dataclass(frozen=True)
+def gates_of_rows(G: Tensor, index: Tensor, shape: torch.Size) -> Tensor:
+    """The gates of each row or token, in a form that broadcasts over a layer's input.
+
+    Args:
+        G: [tasks, E r] gates of each task.
+        index: [batch] or [batch, tokens], which row of `G` belongs to each row, or each token, of the batch.
+        shape: of the layer's input, [batch, ..., in] or [batch, tokens, ..., in].
+
+    Returns:
+        [batch, 1, ..., E r] or [batch, tokens, 1, ..., E r].
+
+    Raises:
+        UsageError: the input has other rows or tokens than the index.
+    """
+    if index.shape != shape[:-1][: index.dim()]:
+        named = (
+            f"{index.shape[0]} tasks, one a row"
+            if index.dim() == 1
+            else f"one task a token for {index.shape[0]} rows of {index.shape[1]} tokens"
+        )
+        raise UsageError(
+            f"task_context names {named}, but this layer's input has the shape {tuple(shape)}: give one task for each "
+            "row of the batch, token_tasks of its shape, or a single name for all of it"
+        )
+    return G[index].view(*index.shape, *[1] * (len(shape) - 1 - index.dim()), -1)
+
+
+@dataclass(eq=False)
 class Route:
-    """What one pass needs to know about its tasks; made once a pass, read by every layer."""
+    """What one pass needs to know about its tasks; made once a pass, read by every layer.
+
+    A compiled layer is compiled anew for other `groups` and for an `index` or a `mask` where there was none, but not
+    for other tasks: their names are not looked at, and `z` is an input of the compiled graph like any other tensor.
+    """
 
     tasks: tuple[str, ...]
     """The distinct tasks of the batch."""
     groups: tuple[str, ...]
     """The groups of experts that at least one of them uses: the others are not touched, and get no gradient."""
-    rows: Tensor | None
-    """[batch] index into `tasks`, or None when one task serves the whole batch."""
+    index: Tensor | None
+    """[batch] or [batch, tokens] index into `tasks`, or None when one task serves the whole batch."""
     mask: Tensor | None
     """[len(tasks), experts in `groups`], or None when all tasks are of one kind."""
+    z: Tensor
+    """[len(tasks), d] task embeddings as they were when the route was made; for compiled layers only."""
 
 
 class TaskEmbeddings(nn.Module):
@@ -123,16 +162,21 @@ class TaskEmbeddings(nn.Module):
         super().__init__()
         # Sorted, so that the same seed gives the same adapter in whatever order the tasks were listed.
         names = sorted(tasks)
-        table = nn.init.xavier_normal_(torch.empty(len(names), dim))
-        for name, row in zip(names, table, strict=True):
-            # The prefix keeps a task called "training" or "modules" from hiding an attribute of nn.Module.
-            self.register_parameter(f"z_{name}", nn.Parameter(row.clone()))
+        for name, row in zip(names, nn.init.xavier_normal_(torch.empty(len(names), dim)), strict=True):
+            self.put(name, row)
+
+    def put(self, task: str, values: Tensor) -> None:
+        """Takes a task in, with the embedding `values` [d], which is copied."""
+        # The prefix keeps a task called "training" or "modules" from hiding an attribute of nn.Module.
+        self.register_parameter(f"z_{task}", nn.Parameter(values.detach().clone()))
 
     def __getitem__(self, task: str) -> Tensor:
         return self.get_parameter(f"z_{task}")
 
     def stack(self, tasks: Sequence[str]) -> Tensor:
         """Z: [len(tasks), d]."""
+        if len(tasks) == 1:  # a view, which costs nothing and follows the embedding when an optimizer moves it
+            return self[tasks[0]].unsqueeze(0)
         return torch.stack([self[task] for task in tasks])
 
 
@@ -151,18 +195,19 @@ class Routing:
         self.route: Route | None = None
         self._autograd_pass = -1
 
-    def route_of(self, tasks: str | Sequence[str]) -> Route:
+    def route_of(self, tasks: str | Sequence[str], token_tasks: Tensor | None = None) -> Route:
         """The route of a batch.
 
         Args:
-            tasks: one name for the whole batch, or one name a row.
+            tasks: one name for the whole batch, or one name a row; with `token_tasks`, the names that it counts.
+            token_tasks: [batch, tokens] whole numbers, which of `tasks` each token belongs to.
 
         Returns:
             The route, its tensors on the device of the task embeddings.
 
         Raises:
             UnknownTaskError: a task that the adapter does not have.
-            UsageError: no task at all.
+            UsageError: no task at all, or `token_tasks` is not such a tensor.
         """
         names = [tasks] if isinstance(tasks, str) else list(tasks)
         if not names:
@@ -170,16 +215,42 @@ class Routing:
         for name in names:
             if name not in self.kinds:
                 raise UnknownTaskError(str(name), self.kinds)
+        device = self.embeddings[names[0]].device
         distinct = tuple(dict.fromkeys(names))
+        index = None
+        if token_tasks is not None:
+            _check_token_tasks(token_tasks, tasks)
+            # Only the tasks that a token has: the experts of the others are not to be touched.
+            distinct = tuple(dict.fromkeys(names[i] for i in token_tasks.unique().tolist()))
+        if len(distinct) > 1:
+            # The tasks of one batch are few: a table from position in `names` to position in `distinct`.
+            table = torch.tensor([distinct.index(name) if name in distinct else 0 for name in names], device=device)
+            index = table if token_tasks is None else table[token_tasks.to(device).long()]
         kinds = [self.kinds[name] for name in distinct]
         groups = live_groups(kinds, self.experts)
-        device = self.embeddings[distinct[0]].device
-        rows = mask = None
-        if not isinstance(tasks, str):
-            rows = torch.tensor([distinct.index(name) for name in names], device=device)
-        if len(set(kinds)) > 1:
-            mask = gate_mask(kinds, groups, self.experts).to(device)
-        return Route(distinct, groups, rows, mask)
+        mask = gate_mask(kinds, groups, self.experts).to(device) if len(set(kinds)) > 1 else None
+        return Route(distinct, groups, index, mask, self._compiled_input(distinct))
+
+    def _compiled_input(self, tasks: Sequence[str]) -> Tensor:
+        """`Route.z`, which complains in the backward pass if the embeddings were moved after it was made."""
+        z = self.embeddings.stack(tasks)
+        if len(tasks) > 1 and z.requires_grad:
+            made = [self.embeddings[task]._version for task in tasks]
+
+            def check(gradient: Tensor) -> None:  # noqa: ARG001
+                if made != [self.embeddings[task]._version for task in tasks]:
+                    raise RecfoundError(
+                        "a compiled model used task embeddings from before the last optimizer step: with several tasks "
+                        "in a batch, open task_context anew for each step"
+                    )
+
+            z.register_hook(check)
+        return z
+
+    def z_of(self, route: Route) -> Tensor:
+        """[len(route.tasks), d] task embeddings of a pass, up to date."""
+        # Names read while compiling would be guarded on, and every task compiled apart.
+        return route.z if torch.compiler.is_compiling() else self.embeddings.stack(route.tasks)
 
     @contextmanager
     def using(self, route: Route | None) -> Iterator[None]:
@@ -215,6 +286,22 @@ class Routing:
         return self.route
 
 
+def _check_token_tasks(token_tasks: Tensor, tasks: str | Sequence[str]) -> None:
+    if isinstance(tasks, str):
+        raise UsageError(f"token_tasks counts a list of tasks, and only {tasks!r} was named: give [{tasks!r}, ...]")
+    kind = token_tasks.dtype
+    if token_tasks.dim() != 2 or kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise UsageError(
+            f"token_tasks must be whole numbers of shape [batch, tokens], not {kind} of {tuple(token_tasks.shape)}"
+        )
+    if token_tasks.numel() == 0:
+        raise UsageError(f"token_tasks holds no token: its shape is {tuple(token_tasks.shape)}")
+    low, high = (int(bound) for bound in token_tasks.aminmax())
+    if low < 0 or high >= len(tasks):
+        wrong = low if low < 0 else high
+        raise UsageError(f"token_tasks holds {wrong}, but {len(tasks)} tasks are named: it counts them from 0")
+
+
 def routing_of(model: nn.Module) -> Routing:
     """The routing state of a model that has TMoLE in it: the TmoleModel, its inner base, or any wrapper of either.
 
@@ -229,17 +316,19 @@ def routing_of(model: nn.Module) -> Routing:
 
 
 @contextmanager
-def task_context(model: nn.Module, tasks: str | Sequence[str]) -> Iterator[None]:
+def task_context(model: nn.Module, tasks: str | Sequence[str], token_tasks: Tensor | None = None) -> Iterator[None]:
     """Says which tasks the forward passes in the block belong to; an outer context is back when the block ends.
 
     Args:
         model: the TmoleModel, its inner base, or a wrapper of either.
         tasks: one name, which serves batches of any size, or one name a row of the batch; kinds may be mixed.
+        token_tasks: for packed batches, [batch, tokens] whole numbers: which of `tasks` each token belongs to. Tasks
+            that no token has are not touched, so give padding the number of a task that is there.
 
     Raises:
         UnknownTaskError: a task that the adapter does not have.
-        UsageError: the model has no TMoLE layers, or the list is empty.
+        UsageError: the model has no TMoLE layers, the list is empty, or `token_tasks` is not such a tensor.
     """
     routing = routing_of(model)
-    with routing.using(routing.route_of(tasks)):
+    with routing.using(routing.route_of(tasks, token_tasks)):
         yield

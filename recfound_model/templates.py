@@ -8,11 +8,8 @@ tasks: the base tokenizer's own chat template, or `CHAT_TEMPLATE` where it has n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from recfound_data.errors import RecfoundError
@@ -51,33 +48,23 @@ def with_defaults(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase
     return tokenizer
 
 
-@dataclass(frozen=True)
-class EmbeddingInputs:
-    """A batch of texts: ids and masks [batch, tokens]; `pooled` is 1 on the tokens that the mean is taken over."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    pooled: Tensor
-
-
-def tokenize_texts(
+def text_ids(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], texts: Sequence[str], max_length: int
-) -> EmbeddingInputs:
-    """Tokenise texts, each after its prompt, exactly as sentence-transformers does with `include_prompt=False`.
+) -> list[tuple[list[int], int]]:
+    """Return the token ids of each text after its prompt, and the place of the first token that is not the prompt's.
+
+    The ids are those that sentence-transformers gives for the prompt and the text, cut at `max_length`.
 
     Raises:
         RecfoundError: `max_length` leaves no token after a prompt.
     """
     joined = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-    batch = tokenizer(joined, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     lengths = {prompt: _prompt_length(tokenizer, prompt) for prompt in set(prompts)}
-    longest = max(lengths.values())
+    longest = max(lengths.values(), default=0)
     if longest >= max_length:
         raise RecfoundError(f"a prompt has {longest} tokens and max_length is {max_length}: nothing is left to embed")
-    starts = torch.tensor([lengths[prompt] for prompt in prompts]).unsqueeze(1)
-    positions = torch.arange(batch["input_ids"].shape[1]).unsqueeze(0)
-    pooled = batch["attention_mask"] * (positions >= starts)
-    return EmbeddingInputs(batch["input_ids"], batch["attention_mask"], pooled)
+    ids = tokenizer(joined, truncation=True, max_length=max_length)["input_ids"] if joined else []
+    return [(one, lengths[prompt]) for one, prompt in zip(ids, prompts, strict=True)]
 
 
 def _prompt_length(tokenizer: PreTrainedTokenizerBase, prompt: str) -> int:

@@ -13,7 +13,8 @@ PEFT's own machinery matches target modules, freezes the base and switches the a
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
 
 from recfound_data.errors import RecfoundError, UsageError
+from recfound_data.tasks.catalogue import TASKS, Kind
 from recfound_model.adapter_config import TmoleConfig
 from recfound_model.adapter_files import (
     LETTERS,
@@ -33,10 +35,48 @@ from recfound_model.adapter_files import (
     write_adapter,
 )
 from recfound_model.gradient_checkpointing import carry_route
-from recfound_model.routing import GROUPS, Route, Routing, TaskEmbeddings, gates, low_rank_update, spread
+from recfound_model.routing import (
+    GROUPS,
+    Route,
+    Routing,
+    TaskEmbeddings,
+    add_low_rank_update,
+    gates,
+    gates_of_rows,
+    spread,
+)
 
 ADAPTER_NAME = "default"
 """PEFT keys everything by the name of an adapter. There is one here, and its name is not in the files."""
+
+
+def dropout_noise(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
+    """Independent draws of 0 with probability p and of 1 / (1 - p) otherwise, on the CPU.
+
+    Sixteen random bits decide on each element, four elements to a call of the generator: a third of the time of
+    `Tensor.bernoulli_`. p is rounded to a multiple of 2^-16, and the mean is exactly 1 for the rounded one.
+
+    Returns:
+        A tensor of `shape`, from torch's global generator.
+    """
+    size, dropped = math.prod(shape), round(p * 2**16)
+    bits = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:size]
+    return (bits >= dropped - 2**15).view(shape).to(dtype).mul_(2**16 / (2**16 - dropped))
+
+
+class InputDropout(nn.Dropout):
+    """Dropout that costs less on a CPU, where drawing the mask takes longer than a product with an expert.
+
+    Other devices and compiled code draw it fast already.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input with elements dropped, in training; else the input itself."""
+        if not self.training or self.p == 0:
+            return input
+        if input.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(input)
+        return input * dropout_noise(input.shape, self.p, input.dtype)
 
 
 class TmoleExperts(nn.Module):
@@ -49,7 +89,7 @@ class TmoleExperts(nn.Module):
     def __init__(self, in_features: int, out_features: int, config: TmoleConfig) -> None:
         super().__init__()
         self.r, self.scale = config.r, config.scale
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = InputDropout(config.dropout)
         self.A, self.B, self.R, self.b = (nn.ParameterDict() for _ in LETTERS)
         for group in (g for g in GROUPS if config.experts[g]):
             experts = config.experts[group]
@@ -60,24 +100,29 @@ class TmoleExperts(nn.Module):
             self.R[group] = torch.randn(experts, config.task_dim)
             self.b[group] = torch.zeros(experts)
 
-    def forward(self, x: Tensor, route: Route, embeddings: TaskEmbeddings) -> Tensor:
-        """What the experts add to the layer's output: x [batch, ..., in] -> [batch, ..., out]."""
+    def forward(self, x: Tensor, y: Tensor, route: Route, z: Tensor) -> Tensor:
+        """Adds what the experts say to the frozen layer's output.
+
+        Args:
+            x: [batch, ..., in] the layer's input.
+            y: [batch, ..., out] the frozen layer's output.
+            route: the tasks of the batch.
+            z: [len(route.tasks), d] their embeddings.
+
+        Returns:
+            [batch, ..., out], in the dtype of y.
+        """
         A, R, b = (torch.cat([stack[group] for group in route.groups]) for stack in (self.A, self.R, self.b))
         B = torch.cat([self.B[group] for group in route.groups], dim=1)
-        z = embeddings.stack(route.tasks).to(R.device)
-        mask = None if route.mask is None else route.mask.to(R.device)
-        G = spread(gates(R, b, z, mask), self.r) * self.scale
-        if route.rows is not None:
-            if x.dim() < 2 or x.shape[0] != route.rows.shape[0]:
-                raise UsageError(
-                    f"task_context names {route.rows.shape[0]} tasks, one a row, but this layer's input has the shape "
-                    f"{tuple(x.shape)}: give one task for each row of the batch, or a single name for all rows"
-                )
-            G = G[route.rows.to(G.device)].view(x.shape[0], *[1] * (x.dim() - 2), -1)
+        # A model may be spread over devices; the route's tensors are on one of them.
+        mask, index = (None if t is None else t.to(R.device) for t in (route.mask, route.index))
+        G = spread(gates(R, b, z.to(R.device), mask), self.r) * self.scale
+        if index is not None:
+            G = gates_of_rows(G, index, x.shape)
         # Under autocast the products choose their own dtype, and a float32 copy of the input would only cost memory.
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(A.dtype)
-        return low_rank_update(self.dropout(x), A, B, G)
+        return add_low_rank_update(y, self.dropout(x), A, B, G)
 
 
 class TmoleLinear(nn.Module, BaseTunerLayer):
@@ -109,7 +154,9 @@ class TmoleLinear(nn.Module, BaseTunerLayer):
         result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters:
             return result
-        return result + self.experts(x, self.routing.current(), self.routing.embeddings).to(result.dtype)
+        route = self.routing.current()
+        updated: Tensor = self.experts(x, result, route, self.routing.z_of(route))
+        return updated
 
 
 class TmoleModel(BaseTuner):
@@ -183,6 +230,44 @@ class TmoleModel(BaseTuner):
         check_tensors(f"{origin} on {type(self.model).__name__}", own, tensors)
         for key, tensor in own.items():
             tensor.copy_(tensors[key])
+
+    @torch.no_grad()
+    def add_task(self, name: str, kind: Kind | None = None, like: str | None = None) -> None:
+        """Adds a task to a trained adapter; what the model computes for its other tasks stays the same to the bit.
+
+        Its embedding is drawn as those of a new adapter with one more task are (from torch's global generator), or is
+        a copy of another task's. All else that the task uses, the experts and routers of its kind, is there already.
+        `tmole_config` follows: its `initialization` becomes a hash of the old one and the new embedding. An optimizer
+        that was made before does not know the new parameter: make it anew, or give it a group with the parameter
+        `model.task_embeddings[name]`.
+
+        Args:
+            name: of the catalogue, or one's own.
+            kind: of the task; known names, and those that are `like` another, bring it with them.
+            like: a task of the same kind whose embedding the new one starts from.
+
+        Raises:
+            ValueError: the name cannot be one, is taken, or does not go with the kind.
+            UnknownTaskError: a name that is not in the catalogue and comes without a kind, or an unknown `like`.
+        """
+        config = self.tmole_config
+        if like is not None and kind is None and name not in TASKS:
+            kind = config.kind_of(like)
+        kinds = config.kinds_with(name, kind)
+        if like is not None and config.kind_of(like) != kinds[name]:
+            raise UsageError(
+                f"{name!r} is {kinds[name]} and cannot start from {like!r}, which is {config.kind_of(like)}"
+            )
+        some = self.task_embeddings[next(iter(config.kinds))]
+        if like is not None:
+            z = self.task_embeddings[like]
+        else:
+            z = nn.init.xavier_normal_(torch.empty(len(kinds), config.task_dim))[-1]
+        self.task_embeddings.put(name, z.to(some.device))
+        self.task_embeddings[name].requires_grad_(some.requires_grad)
+        self.routing.kinds[name] = kinds[name]
+        config.tasks = kinds
+        config.initialization = fingerprint({embedding_key(name): z}, descends_from=config.initialization)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Writes the adapter's folder, whole or not at all; the base model is not in it.

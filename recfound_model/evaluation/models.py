@@ -23,11 +23,11 @@ from recfound_data.errors import RecfoundError
 from recfound_data.progress import Progress
 from recfound_model.adapter_config import CONFIG_FILE, PEFT_TYPE, TmoleConfig
 from recfound_model.bases import load_base
+from recfound_model.batches import Layout, TokenSequence, last_hidden, padded, pooled_means
 from recfound_model.exporting import REPORT_FILE
 from recfound_model.folders import fetch
-from recfound_model.objective import mean_pool
 from recfound_model.routing import task_context
-from recfound_model.templates import letter_ids, render_prompt, task_prompts, tokenize_texts
+from recfound_model.templates import letter_ids, render_prompt, task_prompts, text_ids
 from recfound_model.tmole import TmoleModel, load_tmole
 
 _BATCH_TOKENS = 8192
@@ -98,13 +98,12 @@ class LanguageModel:
         found: dict[int, Tensor] = {}
         with Progress(f"{task}, {side} texts", len(texts)) as progress:
             for batch in _batches(order, [len(text) for text in texts], self.max_length):
-                inputs = tokenize_texts(
+                ids = text_ids(
                     self.tokenizer, [prompts[side]] * len(batch), [texts[at] for at in batch], self.max_length
                 )
-                ids, mask = inputs.input_ids.to(self.device), inputs.attention_mask.to(self.device)
-                hidden = self._hidden(task, ids, mask, is_causal=False)
-                for at, vector in zip(batch, mean_pool(hidden, inputs.pooled.to(self.device)).cpu(), strict=True):
-                    found[at] = vector
+                layout = self._padded([TokenSequence(task, one, first) for one, first in ids])
+                vectors = pooled_means(self._hidden(task, layout, causal=False), layout).cpu()
+                found |= dict(zip(batch, vectors, strict=True))
                 progress.advance(len(batch))
         return torch.stack([found[at] for at in range(len(texts))])
 
@@ -121,27 +120,23 @@ class LanguageModel:
         scores, valid = torch.empty(len(ids), len(letters)), torch.empty(len(ids), dtype=torch.bool)
         with Progress(task, len(ids)) as progress:
             for batch in _batches(order, [len(row) * 4 for row in ids], 10**6):
-                longest = len(ids[batch[0]])
-                padded = torch.full((len(batch), longest), self.tokenizer.pad_token_id)
-                mask = torch.zeros_like(padded)
-                for row, at in enumerate(batch):
-                    padded[row, : len(ids[at])] = torch.tensor(ids[at])
-                    mask[row, : len(ids[at])] = 1
-                hidden = self._hidden(task, padded.to(self.device), mask.to(self.device), is_causal=True)
-                last = hidden[torch.arange(len(batch)), mask.sum(1) - 1]
+                # What follows the last token is asked for: it alone is marked.
+                layout = self._padded([TokenSequence(task, ids[at], len(ids[at]) - 1) for at in batch])
+                last = self._hidden(task, layout, causal=True)[layout.marked]
                 chances = torch.log_softmax(self.model.get_output_embeddings()(last).float(), dim=-1)
                 scores[batch] = chances[:, wanted].cpu()
                 valid[batch] = torch.isin(chances.argmax(-1), wanted).cpu()
                 progress.advance(len(batch))
         return scores, valid
 
-    def _hidden(self, task: str, ids: Tensor, mask: Tensor, *, is_causal: bool) -> Tensor:
-        decoder = self.model.get_decoder()
-        arguments = {"input_ids": ids, "attention_mask": mask, "is_causal": is_causal, "use_cache": False}
+    def _padded(self, sequences: list[TokenSequence]) -> Layout:
+        return padded(sequences, self.tokenizer.pad_token_id).to(self.device)
+
+    def _hidden(self, task: str, layout: Layout, *, causal: bool) -> Tensor:
         if not self.native:
-            return decoder(**arguments).last_hidden_state
+            return last_hidden(self.model, layout, causal)
         with task_context(self.model, task):
-            return decoder(**arguments).last_hidden_state
+            return last_hidden(self.model, layout, causal)
 
 
 def _batches(order: list[int], characters: list[int], max_tokens: int) -> list[list[int]]:

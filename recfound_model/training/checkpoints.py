@@ -14,6 +14,7 @@ from recfound_data.errors import RecfoundError
 from recfound_data.layout import replacing
 from recfound_model.adapter_config import CONFIG_FILE
 from recfound_model.adapter_files import open_adapter, write_adapter
+from recfound_model.scheduling.scheduler import FixedShares
 from recfound_model.tmole import TmoleModel
 from recfound_model.training.streams import Stream
 
@@ -22,7 +23,12 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 def save_checkpoint(
-    run: Path, step: int, model: TmoleModel, optimizer: torch.optim.Optimizer, streams: dict[str, Stream]
+    run: Path,
+    step: int,
+    model: TmoleModel,
+    optimizer: torch.optim.Optimizer,
+    streams: dict[str, Stream],
+    scheduler: FixedShares,
 ) -> Path:
     """Write `checkpoints/step-NNNNNN`, whole or not at all, and return it."""
     folder = run / "checkpoints" / f"step-{step:06d}"
@@ -35,7 +41,11 @@ def save_checkpoint(
                 if key in optimizer.state.get(parameter, {}):
                     moments[f"{key}:{name}"] = optimizer.state[parameter][key].detach().cpu().contiguous()
         save_file(moments, fresh / _OPTIMIZER)
-        state = {"step": step, "cursors": {task: stream.cursor for task, stream in streams.items()}}
+        state = {
+            "step": step,
+            "cursors": {task: stream.cursor for task, stream in streams.items()},
+            "scheduler": scheduler.state_dict(),
+        }
         (fresh / _STATE).write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return folder
 
@@ -53,9 +63,13 @@ def latest_checkpoint(run: Path) -> Path:
 
 
 def load_checkpoint(
-    folder: Path, model: TmoleModel, optimizer: torch.optim.Optimizer, streams: dict[str, Stream]
+    folder: Path,
+    model: TmoleModel,
+    optimizer: torch.optim.Optimizer,
+    streams: dict[str, Stream],
+    scheduler: FixedShares,
 ) -> int:
-    """Put a checkpoint's state into model, optimizer and streams, and return its step.
+    """Put a checkpoint's state into model, optimizer, streams and scheduler, and return its step.
 
     Raises:
         RecfoundError: the checkpoint is damaged or belongs to another recipe.
@@ -71,6 +85,7 @@ def load_checkpoint(
         moments = load_file(folder / _OPTIMIZER)
         cursors = {task: int(state["cursors"][task]) for task in streams}
         step = int(state["step"])
+        scheduler.load_state_dict(state["scheduler"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise RecfoundError(f"{folder}: cannot be resumed from: {error!r}") from None
     for name, parameter in model.adapter_tensors().items():

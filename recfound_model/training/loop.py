@@ -12,33 +12,33 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
-from torch import Tensor
 
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.progress import Progress, say
 from recfound_data.tasks import TASKS
+from recfound_data.tasks.catalogue import Kind
 from recfound_model.adapter_config import TmoleConfig
 from recfound_model.bases import load_base
 from recfound_model.nano import nano_base
-from recfound_model.objective import completion_loss, info_nce, largest_remainder, mean_pool
-from recfound_model.routing import task_context
-from recfound_model.templates import EmbeddingInputs, task_prompts
+from recfound_model.scheduling.scheduler import FixedShares, SampleScheduler
+from recfound_model.templates import task_prompts
 from recfound_model.tmole import TmoleModel, add_tmole
 from recfound_model.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from recfound_model.training.collating import Collator, Drawn
+from recfound_model.training.joint import JointObjective, sum_gradients
 from recfound_model.training.recipe import TrainRecipe
 from recfound_model.training.streams import (
-    Collator,
-    CompletionBatch,
-    ContrastiveBatch,
     Stream,
     chosen_tasks,
     known_positives,
     load_split,
     seed_of,
+    split_names,
     task_names,
 )
 
 METRICS = "metrics.jsonl"
+KINDS: tuple[Kind, ...] = ("embedding", "generative")
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,18 @@ def train(recipe: TrainRecipe, resume: bool = False) -> TrainSummary:
     trainer = Trainer(recipe)
     first = 0
     if start is not None:
-        first = load_checkpoint(start, trainer.model, trainer.optimizer, trainer.streams)
+        first = load_checkpoint(start, trainer.model, trainer.optimizer, trainer.streams, trainer.scheduler)
         if first > recipe.steps:
             raise UsageError(f"{run}: is at step {first} already, and the recipe has {recipe.steps} steps")
-        _cut_back(run / METRICS, first)
         say(f"resuming at step {first}")
-    run.mkdir(parents=True, exist_ok=True)
-    written = recipe.model_dump(mode="json")
-    (run / "recipe.yaml").write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
-    if start is None:
-        # The first checkpoint is the adapter as it was drawn: TIES and its kin merge what changed since.
-        save_checkpoint(run, 0, trainer.model, trainer.optimizer, trainer.streams)
+    if trainer.accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+        written = recipe.model_dump(mode="json")
+        (run / "recipe.yaml").write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+        _cut_back(run / METRICS, first)
+        if start is None:
+            # The first checkpoint is the adapter as it was drawn: TIES and its kin merge what changed since.
+            trainer.save(run, 0)
     return trainer.run(run, first)
 
 
@@ -85,33 +86,21 @@ def _cut_back(metrics: Path, step: int) -> None:
 
 
 class Trainer:
-    """A recipe made ready: base, adapter, streams, optimizer."""
+    """A recipe made ready: base, adapter, streams, scheduler, objective, optimizer."""
 
     def __init__(self, recipe: TrainRecipe) -> None:
         self.recipe = recipe
         self.accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
-        if self.accelerator.num_processes > 1:
-            raise UsageError("training runs in one process for now; start it without a launcher")
         tasks = chosen_tasks(recipe.tasks, task_names(recipe.data, recipe.data_revision), recipe.data)
         self.kinds = {task: TASKS[task].kind for task in tasks}
-        samples = {task: load_split(recipe.data, task, "train", recipe.data_revision) for task in tasks}
-        self.streams = {task: Stream(task, rows, recipe.seed) for task, rows in samples.items()}
-        self.plan = self._plan()
+        self.streams = self._streams("train")
+        self.scheduler = self._scheduler()
+        self.probe = self._probe() if recipe.scheduler.signal == "probe" else None
         name = recipe.base
         if name == "nano":
-            name = str(nano_base(recipe.data, recipe.seed, revision=recipe.data_revision))
+            with self.accelerator.main_process_first():
+                name = str(nano_base(recipe.data, recipe.seed, revision=recipe.data_revision))
         base, tokenizer = load_base(name, recipe.revision, recipe.base_dtype)
-        known = {}
-        if "embedding" in self.kinds.values():
-            known = known_positives(load_split(recipe.data, "qrels", "train", recipe.data_revision).to_polars())
-        self.collator = Collator(
-            tokenizer,
-            recipe.query_tokens,
-            recipe.document_tokens,
-            recipe.generative_tokens,
-            recipe.negatives_per_pair,
-            known,
-        )
         torch.manual_seed(recipe.seed)
         try:
             model = add_tmole(base, self._adapter_config(name))
@@ -122,28 +111,82 @@ class Trainer:
         self.model: TmoleModel = model.to(self.accelerator.device).train()
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        known = {}
+        if "embedding" in self.kinds.values():
+            known = known_positives(load_split(recipe.data, "qrels", "train", recipe.data_revision).to_polars())
+        collator = Collator(
+            tokenizer,
+            recipe.query_tokens,
+            recipe.document_tokens,
+            recipe.generative_tokens,
+            recipe.negatives_per_pair,
+            recipe.negatives,
+            known,
+        )
+        self.objective = JointObjective(
+            self.model,
+            collator,
+            self.accelerator,
+            recipe.temperature,
+            recipe.generative_weight,
+            recipe.tokens_per_forward,
+            recipe.packing,
+        )
 
-    def _plan(self) -> dict[str, int]:
-        """Return how many samples of each task a step holds."""
+    def _streams(self, split: str) -> dict[str, Stream]:
         recipe = self.recipe
-        plan: dict[str, int] = {}
+        found = {task: load_split(recipe.data, task, split, recipe.data_revision) for task in self.kinds}
+        return {task: Stream(task, rows, recipe.seed) for task, rows in found.items()}
+
+    def _scheduler(self) -> FixedShares:
+        """Return what decides how many samples of each task a step holds."""
+        recipe, settings = self.recipe, self.recipe.scheduler
         unknown = [task for task in recipe.proportions if task not in self.kinds]
         if unknown:
             raise UsageError(
                 f"proportions: task {unknown[0]!r} is not trained on; the tasks are {', '.join(self.kinds)}"
             )
-        for kind, total in (("embedding", recipe.embedding_batch), ("generative", recipe.generative_batch)):
-            weights = {
-                task: recipe.proportions.get(task, float(len(self.streams[task].samples)))
-                for task in self.kinds
-                if self.kinds[task] == kind
-            }
-            if total and any(weights.values()):
-                plan |= largest_remainder(weights, total)
-        plan = {task: count for task, count in plan.items() if count}
-        if not plan:
+        groups: dict[str, dict[str, int]] = {}
+        for kind in KINDS:
+            sizes = {task: len(self.streams[task].samples) for task in self.kinds if self.kinds[task] == kind}
+            if self.totals[kind] and any(recipe.proportions.get(task, size) for task, size in sizes.items()):
+                groups[kind] = sizes
+        if not groups:
             raise UsageError("nothing to train: no task of the recipe has a sample in a step; raise the batch sizes")
-        return plan
+        weights = {
+            task: recipe.proportions.get(task, size) for sizes in groups.values() for task, size in sizes.items()
+        }
+        prior = weights if recipe.proportions else None
+        if settings.kind != "s2sched":
+            flattening = {"proportional": 1.0, "uniform": math.inf, "temperature": settings.temperature}
+            return FixedShares(groups, prior=prior, temperature=flattening[settings.kind])
+        return SampleScheduler(
+            groups,
+            warmup=math.ceil(settings.warmup * recipe.steps),
+            window=settings.window,
+            tau=settings.tau,
+            prior=prior,
+            temperature=settings.temperature,
+            cap=settings.cap,
+            plateau=settings.plateau,
+        )
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """How many samples of each kind a step holds."""
+        return {"embedding": self.recipe.embedding_batch, "generative": self.recipe.generative_batch}
+
+    def _probe(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the validation samples that convergence is measured on."""
+        recipe = self.recipe
+        for task in self.kinds:
+            if "validation" not in split_names(recipe.data, task, recipe.data_revision):
+                raise UsageError(f"scheduler.signal: {task} has no validation split to probe; use `losses`")
+        streams = self._streams("validation")
+        return {
+            task: stream.draw(min(recipe.scheduler.probe_samples, len(stream.samples)))
+            for task, stream in streams.items()
+        }
 
     def _adapter_config(self, base: str) -> TmoleConfig:
         recipe = self.recipe
@@ -157,11 +200,20 @@ class Trainer:
             **recipe.adapter.model_dump(),
         )
 
+    def save(self, run: Path, step: int) -> None:
+        """Write a checkpoint of a run."""
+        save_checkpoint(run, step, self.model, self.optimizer, self.streams, self.scheduler)
+
     def run(self, run: Path, first: int) -> TrainSummary:
-        """Take the steps after `first`, with metrics and checkpoints, and save the adapter."""
+        """Take the steps after `first`; the main process writes metrics, checkpoints and the adapter."""
         recipe, losses = self.recipe, {}
-        counts = ", ".join(f"{count} {task}" for task, count in self.plan.items())
-        say(f"{len(self.trained)} tensors, {sum(p.numel() for p in self.trained):,} parameters; a step holds {counts}")
+        if not self.accelerator.is_main_process:
+            for step in range(first + 1, recipe.steps + 1):
+                losses = self.step(step)["losses"]
+            self.accelerator.wait_for_everyone()
+            return TrainSummary(run, recipe.steps - first, losses)
+        shares = ", ".join(f"{task} {share:.0%}" for task, share in self.scheduler.shares.items() if share)
+        say(f"{len(self.trained)} tensors, {sum(p.numel() for p in self.trained):,} parameters; shares: {shares}")
         with (
             (run / METRICS).open("a", encoding="utf-8") as metrics,
             Progress("train", recipe.steps - first) as progress,
@@ -176,8 +228,9 @@ class Trainer:
                 shown = {task: f"{loss:.3f}" for task, loss in losses.items()}
                 progress.advance(facts=shown | {"tokens/s": f"{record['tokens'] / max(record['seconds'], 1e-9):,.0f}"})
                 if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-                    save_checkpoint(run, step, self.model, self.optimizer, self.streams)
+                    self.save(run, step)
         self.model.save_pretrained(run / "adapter")
+        self.accelerator.wait_for_everyone()
         return TrainSummary(run, recipe.steps - first, losses)
 
     def step(self, step: int) -> dict[str, Any]:
@@ -187,91 +240,54 @@ class Trainer:
             RecfoundError: a loss is not finite; the message names the samples.
         """
         recipe = self.recipe
-        # Dropout is a function of seed and step alone, so that a resumed run draws what an uninterrupted one draws.
-        torch.manual_seed(seed_of(recipe.seed, "step", step))
+        # Dropout is a function of seed, step and process, so that a resumed run draws what an uninterrupted one draws.
+        torch.manual_seed(seed_of(recipe.seed, "step", step, self.accelerator.process_index))
         rate = learning_rate(step, recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        drawn = {task: self.streams[task].draw(count) for task, count in self.plan.items()}
-        contrastive = [self.collator.contrastive(t, rows) for t, rows in drawn.items() if self.kinds[t] == "embedding"]
-        completions = [
-            self.collator.completion(task, rows[at : at + recipe.rows_per_forward])
-            for task, rows in drawn.items()
-            if self.kinds[task] == "generative"
-            for at in range(0, len(rows), recipe.rows_per_forward)
-        ]
-        pairs = sum(len(batch.positives) for batch in contrastive)
-        supervised = {task: 0 for task in drawn if self.kinds[task] == "generative"}
-        for part in completions:
-            supervised[part.task] += int(part.supervised.sum())
         self.optimizer.zero_grad(set_to_none=True)
-        losses = dict.fromkeys(drawn, 0.0)
-        for batch in contrastive:
-            # Each task's mean counts by its share of the step's pairs, so the sum is the mean over all pairs.
-            mean = self.contrastive_loss(batch).mean()
-            self._backward(mean * (len(batch.positives) / pairs), batch.task, drawn, step)
-            losses[batch.task] = float(mean.detach())
-        for part in completions:
-            total = self.completion_loss(part)
-            self._backward(recipe.generative_weight * total / sum(supervised.values()), part.task, drawn, step)
-            losses[part.task] += float(total.detach()) / supervised[part.task]
-        norm = float(self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm))
-        if not math.isfinite(norm):
-            raise RecfoundError(
-                f"step {step}: the gradient is not finite, although the losses are; lower learning_rate"
-            )
-        self.optimizer.step()
-        tokens = sum(batch.tokens for batch in contrastive) + sum(batch.tokens for batch in completions)
-        return {
+        counts = self.scheduler.allocate({kind: self.totals[kind] for kind in self.scheduler.groups})
+        drawn = {task: self.streams[task].draw(count) for task, count in counts.items() if count}
+        try:
+            found = self.objective.backward(*self._by_kind(drawn))
+            norm = self._clip()
+            self.optimizer.step()
+            signal = found.losses if self.probe is None else self._probed(step)
+        except RecfoundError as error:
+            raise RecfoundError(f"step {step}: {error}") from None
+        self.scheduler.observe(signal)
+        record = {
             "step": step,
-            "losses": {task: round(loss, 6) for task, loss in losses.items()},
-            "samples": dict(self.plan),
+            "losses": {task: round(loss, 6) for task, loss in found.losses.items()},
+            "samples": {task: len(rows) for task, rows in drawn.items()},
             "learning_rate": rate,
             "grad_norm": round(norm, 6),
-            "tokens": tokens,
+            "tokens": found.tokens,
+            "computed": found.computed,
         }
+        if self.probe is not None and signal:
+            record["probe"] = {task: round(loss, 6) for task, loss in signal.items()}
+        return record
 
-    def _backward(self, loss: Tensor, task: str, drawn: dict[str, list[dict[str, Any]]], step: int) -> None:
-        if not torch.isfinite(loss):
-            ids = ", ".join(row["id"] for row in drawn[task][:8])
-            raise RecfoundError(
-                f"step {step}: the loss of {task} is {loss.item()}; its samples begin {ids}; lower learning_rate"
-            )
-        self.accelerator.backward(loss)
-
-    def embed(self, inputs: EmbeddingInputs) -> Tensor:
-        """Return [batch, size]: pooled, normalised, under bidirectional attention."""
-        return embed(self.model, inputs, self.accelerator.device)
-
-    def contrastive_loss(self, batch: ContrastiveBatch) -> Tensor:
-        """Return [batch], the InfoNCE loss of each pair."""
-        with task_context(self.model, batch.task), self.accelerator.autocast():
-            anchors, documents = self.embed(batch.anchors), self.embed(batch.documents)
-        device = anchors.device
-        return info_nce(
-            anchors, documents, batch.positives.to(device), batch.excluded.to(device), self.recipe.temperature
+    def _by_kind(self, drawn: Drawn) -> tuple[Drawn, Drawn]:
+        embedding, generative = (
+            {task: rows for task, rows in drawn.items() if self.kinds[task] == kind} for kind in KINDS
         )
+        return embedding, generative
 
-    def completion_loss(self, batch: CompletionBatch) -> Tensor:
-        """Return the summed loss of the batch's completion tokens; the head runs only where one is predicted."""
-        device = self.accelerator.device
-        ids, mask, supervised = (t.to(device) for t in (batch.input_ids, batch.attention_mask, batch.supervised))
-        with task_context(self.model, batch.task), self.accelerator.autocast():
-            hidden = self.model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-            # Position i predicts token i + 1.
-            logits = self.model.get_output_embeddings()(hidden[:, :-1][supervised[:, 1:]])
-        return completion_loss(logits, ids[:, 1:][supervised[:, 1:]])
+    def _clip(self) -> float:
+        """Clip the gradient of all processes, and return the norm that it had."""
+        sum_gradients(self.accelerator, self.trained)
+        norm = float(self.accelerator.clip_grad_norm_(self.trained, self.recipe.max_grad_norm))
+        if not math.isfinite(norm):
+            raise RecfoundError("the gradient is not finite, although the losses are; lower learning_rate")
+        return norm
 
-
-def embed(model: TmoleModel, inputs: EmbeddingInputs, device: torch.device) -> Tensor:
-    """Return [batch, size] embeddings of a model with a task set: bidirectional attention, mean without the prompt."""
-    hidden = model.get_decoder()(
-        input_ids=inputs.input_ids.to(device),
-        attention_mask=inputs.attention_mask.to(device),
-        is_causal=False,
-        use_cache=False,
-    ).last_hidden_state
-    return mean_pool(hidden, inputs.pooled.to(device))
+    def _probed(self, step: int) -> dict[str, float]:
+        """Return the losses of the validation samples, every few steps, from the first."""
+        if (step - 1) % self.recipe.scheduler.probe_every:
+            return {}
+        return self.objective.losses(*self._by_kind(self.probe or {})).losses
 
 
 def learning_rate(step: int, recipe: TrainRecipe) -> float:

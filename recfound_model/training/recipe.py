@@ -23,6 +23,36 @@ class AdapterSettings(Strict):
     target_modules: list[str] | str = ["q_proj", "k_proj", "v_proj", "o_proj"]
 
 
+class SchedulerSettings(Strict):
+    """How many samples of each task a step holds.
+
+    Attributes:
+        kind: `s2sched` moves the shares with the tasks' convergence; the others are fixed shares: by number of samples,
+            all equal, or by number of samples to the power of 1 / temperature.
+        warmup: share of the steps in which s2sched keeps the first shares.
+        window: steps that slopes are fitted over, and slopes that they are compared with.
+        tau: how sharply the divergence factor tells a group that stops converging.
+        temperature: of the first shares; 1 is by number of samples. `uniform` needs none.
+        cap: greatest share of a task inside its kind; none by default.
+        plateau: a task whose relative loss changes by less a step gets the least share; none by default.
+        signal: `losses` are those of the training batches, and cost nothing; `probe` measures a part of the validation
+            split every few steps.
+        probe_every: steps between probes.
+        probe_samples: validation samples of each task in a probe.
+    """
+
+    kind: Literal["s2sched", "proportional", "uniform", "temperature"] = "s2sched"
+    warmup: float = Field(default=0.1, ge=0, le=1)
+    window: int = Field(default=64, ge=2)
+    tau: float = Field(default=10.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    cap: float | None = Field(default=None, gt=0, le=1)
+    plateau: float | None = Field(default=None, ge=0)
+    signal: Literal["losses", "probe"] = "losses"
+    probe_every: int = Field(default=32, ge=1)
+    probe_samples: int = Field(default=128, ge=1)
+
+
 class TrainRecipe(Strict):
     """All that `recfound model train` needs.
 
@@ -34,12 +64,14 @@ class TrainRecipe(Strict):
         out: the run's folder.
         tasks: the tasks to train on; all of the dataset's where none are named.
         adapter: see `AdapterSettings`.
+        scheduler: see `SchedulerSettings`.
         seed: seeds initialisation, order and dropout.
         steps: optimizer steps.
         embedding_batch: embedding samples a step, over all embedding tasks.
         generative_batch: generative samples a step, over all generative tasks.
-        proportions: weight of a task inside its kind; the number of its training samples where not given. A task of
-            weight 0 is not trained.
+        proportions: weight of a task inside its kind when training begins; the number of its training samples where not
+            given. A task of weight 0 is not trained.
+        negatives: whose documents are an anchor's negatives: those of its own task, or all of the step.
         negatives_per_pair: hard negatives of each pair that enter the batch, besides the other pairs' documents.
         temperature: of the contrastive loss.
         generative_weight: lambda of the joint objective.
@@ -50,7 +82,9 @@ class TrainRecipe(Strict):
         query_tokens: longest anchor, prompt included.
         document_tokens: longest positive or negative, prompt included.
         generative_tokens: longest prompt with its completion; longer prompts lose their beginning.
-        rows_per_forward: most generative rows in one forward pass.
+        tokens_per_forward: most tokens, padding included, in one forward pass. Batches are cut into as many passes as
+            that takes; it bounds memory and changes no gradient.
+        packing: put several short texts into one row, rather than texts of about the same length side by side.
         precision: `bf16` runs the forward passes under autocast.
         base_dtype: the type that the frozen base is held in.
         gradient_checkpointing: recompute layers in the backward pass, for less memory.
@@ -64,11 +98,13 @@ class TrainRecipe(Strict):
     out: str
     tasks: list[str] = []
     adapter: AdapterSettings = AdapterSettings()
+    scheduler: SchedulerSettings = SchedulerSettings()
     seed: int = Field(default=0, ge=0, lt=2**32)
     steps: int = Field(default=307, ge=1)
     embedding_batch: int = Field(default=64, ge=0)
     generative_batch: int = Field(default=32, ge=0)
     proportions: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    negatives: Literal["same_task", "all"] = "same_task"
     negatives_per_pair: int = Field(default=1, ge=0)
     temperature: float = Field(default=0.02, gt=0)
     generative_weight: float = Field(default=1.0, ge=0)
@@ -79,7 +115,8 @@ class TrainRecipe(Strict):
     query_tokens: int = Field(default=256, ge=8)
     document_tokens: int = Field(default=512, ge=8)
     generative_tokens: int = Field(default=1024, ge=8)
-    rows_per_forward: int = Field(default=8, ge=1)
+    tokens_per_forward: int = Field(default=8192, ge=1)
+    packing: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     base_dtype: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False

@@ -1,4 +1,4 @@
-"""Samples in training order, a stream a task, and how drawn samples become batches of tokens.
+"""Samples in training order, a stream a task.
 
 A stream's order is a function of the seed, the task and the epoch, so a cursor is all the state that it has.
 """
@@ -6,8 +6,6 @@ A stream's order is a function of the seed, the task and the epoch, so a cursor 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,10 @@ import polars as pl
 import torch
 from datasets import Dataset, load_dataset
 from huggingface_hub.errors import HfHubHTTPError
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.samples import CATALOGUE_CONFIGS
 from recfound_data.tasks import TASKS
-from recfound_model.templates import DOCUMENT_PROMPT, EmbeddingInputs, completion_ids, query_prompt, tokenize_texts
 
 _FAULTS = (FileNotFoundError, ValueError, ConnectionError, HfHubHTTPError, datasets.exceptions.DatasetsError)
 
@@ -88,127 +83,16 @@ class Stream:
 
     def draw(self, count: int) -> list[dict[str, Any]]:
         """Return the next `count` samples."""
-        rows = []
-        for _ in range(count):
-            epoch, place = divmod(self.cursor, len(self.samples))
+        places = []
+        for cursor in range(self.cursor, self.cursor + count):
+            epoch, place = divmod(cursor, len(self.samples))
             if epoch != self._epoch:
                 generator = torch.Generator().manual_seed(seed_of(self.seed, self.task, epoch))
                 self._epoch, self._order = epoch, torch.randperm(len(self.samples), generator=generator)
-            rows.append(self.samples[int(self._order[place])])
-            self.cursor += 1
-        return rows
-
-
-@dataclass(frozen=True)
-class ContrastiveBatch:
-    """Embedding samples of one task.
-
-    Attributes:
-        anchors: the queries.
-        documents: positives and negatives, each distinct item once.
-        positives: [batch], where each anchor's positive stands among the documents.
-        excluded: [batch, documents], true where a document is no negative of the anchor.
-    """
-
-    task: str
-    anchors: EmbeddingInputs
-    documents: EmbeddingInputs
-    positives: Tensor
-    excluded: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens in the batch."""
-        return int(self.anchors.attention_mask.sum() + self.documents.attention_mask.sum())
-
-
-@dataclass(frozen=True)
-class CompletionBatch:
-    """Generative samples of one task: ids and mask [batch, tokens]; `supervised` is true on completion tokens."""
-
-    task: str
-    input_ids: Tensor
-    attention_mask: Tensor
-    supervised: Tensor
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens in the batch."""
-        return int(self.attention_mask.sum())
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Turns samples into batches of tokens.
-
-    Attributes:
-        known: all training positives of an anchor, by `anchor_id`; they are no negatives of it.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    query_tokens: int
-    document_tokens: int
-    generative_tokens: int
-    negatives_per_pair: int
-    known: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-    def contrastive(self, task: str, rows: list[dict[str, Any]]) -> ContrastiveBatch:
-        """Return embedding samples as one batch."""
-        texts: dict[str, str] = {}
-        for row in rows:
-            texts[row["positive_id"]] = row["positive"]
-        for row in rows:
-            others = [row["negative"], *row["more_negatives"]][: self.negatives_per_pair]
-            texts |= dict(zip(row["negative_ids"], others, strict=False))
-        ids = list(texts)
-        place = {item: at for at, item in enumerate(ids)}
-        anchors = tokenize_texts(
-            self.tokenizer,
-            [query_prompt(row["instruction"]) for row in rows],
-            [row["anchor"] for row in rows],
-            self.query_tokens,
-        )
-        documents = tokenize_texts(
-            self.tokenizer, [DOCUMENT_PROMPT] * len(ids), list(texts.values()), self.document_tokens
-        )
-        positives = torch.tensor([place[row["positive_id"]] for row in rows])
-        twins: dict[str, set[str]] = {}
-        for item, text in texts.items():
-            twins.setdefault(text, set()).add(item)
-        right = [self._right(row) | twins[texts[row["positive_id"]]] for row in rows]
-        excluded = torch.tensor([[item in own for item in ids] for own in right])
-        return ContrastiveBatch(task, anchors, documents, positives, excluded)
-
-    def _right(self, row: Mapping[str, Any]) -> set[str]:
-        """Return the anchor and all that is known to be right for it, but not what the sample names as wrong.
-
-        A complement has a grade above zero, and is a negative all the same.
-        """
-        return {row["anchor_id"], *(self.known.get(row["anchor_id"], frozenset()) - set(row["negative_ids"]))}
-
-    def completion(self, task: str, rows: list[dict[str, Any]]) -> CompletionBatch:
-        """Return generative samples as one batch; a prompt that is too long loses its beginning.
-
-        Raises:
-            RecfoundError: a completion alone is longer than `generative_tokens`.
-        """
-        sequences = []
-        for row in rows:
-            prompt, answer = completion_ids(self.tokenizer, row["prompt"], row["completion"])
-            room = self.generative_tokens - len(answer)
-            if room < 1:
-                raise RecfoundError(f"{task}: sample {row['id']}: its completion alone has {len(answer)} tokens")
-            sequences.append((prompt[-room:], answer))
-        longest = max(len(prompt) + len(answer) for prompt, answer in sequences)
-        shape = (len(rows), longest)
-        ids = torch.full(shape, self.tokenizer.pad_token_id)
-        mask, supervised = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.bool)
-        for at, (prompt, answer) in enumerate(sequences):
-            length = len(prompt) + len(answer)
-            ids[at, :length] = torch.tensor(prompt + answer)
-            mask[at, :length] = 1
-            supervised[at, len(prompt) : length] = True
-        return CompletionBatch(task, ids, mask, supervised)
+            places.append(int(self._order[place]))
+        self.cursor += count
+        columns = self.samples[places]
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def known_positives(qrels: pl.DataFrame) -> dict[str, frozenset[str]]:

@@ -63,7 +63,7 @@ def settings(dataset: str, base: str) -> Callable[..., dict]:
             "embedding_batch": 12,
             "generative_batch": 3,
             "proportions": {"user2item": 1, "query2item": 1, "item2item": 1},
-            "rows_per_forward": 2,
+            "tokens_per_forward": 256,
             "learning_rate": 1e-2,
             "temperature": 0.1,
             "query_tokens": 64,

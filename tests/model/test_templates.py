@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from recfound_data.errors import RecfoundError
 from recfound_data.samples import LETTERS
 from recfound_data.tasks import BUILDERS
-from recfound_model.objective import mean_pool
+from recfound_model.batches import TokenSequence, padded, pooled_means
 from recfound_model.templates import (
     DOCUMENT_PROMPT,
     completion_ids,
@@ -21,7 +21,7 @@ from recfound_model.templates import (
     query_prompt,
     render_prompt,
     task_prompts,
-    tokenize_texts,
+    text_ids,
     with_defaults,
 )
 
@@ -67,6 +67,12 @@ def with_end(texts: list[str]) -> PreTrainedTokenizerFast:
 KINDS = {"byte-level": lambda texts: byte_level(texts, 400), "sentencepiece": sentence_piece, "with an end": with_end}
 
 
+def tokenize_texts(tokenizer, prompts, texts, max_length):
+    """The padded layout of texts after their prompts."""
+    ids = text_ids(tokenizer, prompts, texts, max_length)
+    return padded([TokenSequence("query2item", one, first) for one, first in ids], tokenizer.pad_token_id)
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request):
     return with_defaults(KINDS[request.param](LINES))
@@ -97,17 +103,17 @@ def test_tokens_and_pooling_are_those_of_sentence_transformers(tokenizer, stock,
     theirs = transformer.preprocess(TEXTS, prompt=prompt)
     ours = tokenize_texts(tokenizer, [prompt] * len(TEXTS), TEXTS, max_length)
     assert torch.equal(ours.input_ids, theirs["input_ids"])
-    assert torch.equal(ours.attention_mask, theirs["attention_mask"])
+    assert torch.equal((ours.sequence >= 0).long(), theirs["attention_mask"])
     length = theirs["prompt_length"]
-    assert length == int((ours.pooled == 0)[0].cumprod(0).sum())
-    assert torch.equal(ours.pooled, ours.attention_mask * (torch.arange(ours.pooled.shape[1]) >= length))
+    assert length == int((~ours.marked)[0].cumprod(0).sum())
+    assert torch.equal(ours.marked, (ours.sequence >= 0) & (torch.arange(ours.marked.shape[1]) >= length))
     with torch.no_grad():
         features = transformer(dict(theirs))
         hidden = features["token_embeddings"]
         expected = torch.nn.functional.normalize(pooling(features)["sentence_embedding"], dim=-1)
-    filled = ours.pooled.any(dim=1)
+    filled = ours.marked.any(dim=1)
     assert filled[:-1].all()
-    torch.testing.assert_close(mean_pool(hidden, ours.pooled)[filled], expected[filled])
+    torch.testing.assert_close(pooled_means(hidden, ours)[filled], expected[filled])
 
 
 def test_texts_with_different_prompts_leave_out_each_its_own(tokenizer):
@@ -116,7 +122,7 @@ def test_texts_with_different_prompts_leave_out_each_its_own(tokenizer):
     for row, (prompt, text) in enumerate(zip(prompts, TEXTS, strict=False)):
         alone = tokenize_texts(tokenizer, [prompt], [text], 512)
         length = alone.input_ids.shape[1]
-        assert torch.equal(together.pooled[row, :length], alone.pooled[0]) and not together.pooled[row, length:].any()
+        assert torch.equal(together.marked[row, :length], alone.marked[0]) and not together.marked[row, length:].any()
         assert torch.equal(together.input_ids[row, :length], alone.input_ids[0])
 
 
@@ -136,12 +142,12 @@ def test_training_phrasings_hold_the_exported_prompt_first():
 
 def test_a_prompt_that_leaves_nothing_to_embed_is_refused(tokenizer):
     prompts, texts = [DOCUMENT_PROMPT, PROMPTS[1]], ["kettle"] * 2
-    longest = int((tokenize_texts(tokenizer, prompts[1:], texts[1:], 512).pooled[0] == 0).sum())
+    longest = int((~tokenize_texts(tokenizer, prompts[1:], texts[1:], 512).marked[0]).sum())
     for max_length in (8, longest - 1, longest):
         words = rf"a prompt has {longest} tokens and max_length is {max_length}: nothing is left"
         with pytest.raises(RecfoundError, match=words):
             tokenize_texts(tokenizer, prompts, texts, max_length)
-    assert tokenize_texts(tokenizer, prompts, texts, longest + 1).pooled.any(dim=1).all()
+    assert tokenize_texts(tokenizer, prompts, texts, longest + 1).marked.any(dim=1).all()
 
 
 def test_defaults_fill_in_only_what_is_missing():
@@ -160,7 +166,7 @@ def test_an_exported_tokenizer_is_the_one_of_training(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     again = with_defaults(PreTrainedTokenizerFast.from_pretrained(tmp_path))
     ours, theirs = (tokenize_texts(t, [DOCUMENT_PROMPT] * len(TEXTS), TEXTS, 64) for t in (tokenizer, again))
-    assert torch.equal(ours.input_ids, theirs.input_ids) and torch.equal(ours.pooled, theirs.pooled)
+    assert torch.equal(ours.input_ids, theirs.input_ids) and torch.equal(ours.marked, theirs.marked)
     assert again.chat_template == tokenizer.chat_template
 
 
@@ -240,5 +246,6 @@ def test_an_exported_embedder_tokenizes_as_training_does(tokenizer, stock):
     found = embedder.encode_document(TEXTS[:8], convert_to_tensor=True, normalize_embeddings=True)
     inputs = tokenize_texts(tokenizer, [prompt] * 8, TEXTS[:8], 48)
     with torch.no_grad():
-        hidden = transformer.auto_model(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask)
-    torch.testing.assert_close(found, mean_pool(hidden.last_hidden_state, inputs.pooled), rtol=1e-4, atol=1e-5)
+        mask = (inputs.sequence >= 0).long()
+        hidden = transformer.auto_model(input_ids=inputs.input_ids, attention_mask=mask)
+    torch.testing.assert_close(found, pooled_means(hidden.last_hidden_state, inputs), rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,11 +74,16 @@ def test_metrics_hold_one_object_a_step(run):
     records = metrics(run)
     assert [record["step"] for record in records] == list(range(1, STEPS + 1))
     samples = {**dict.fromkeys(EMBEDDING, 8), GENERATIVE: 3}
+    keys = {"step", "losses", "samples", "learning_rate", "grad_norm", "tokens", "computed", "seconds"}
     for record in records:
-        assert set(record) == {"step", "losses", "samples", "learning_rate", "grad_norm", "tokens", "seconds"}
-        assert record["samples"] == samples and set(record["losses"]) == set(samples)
-        assert record["tokens"] > 27 * 10 and record["seconds"] > 0 and 0 < record["learning_rate"] <= 1e-2
+        assert set(record) == keys and set(record["losses"]) == set(samples) == set(record["samples"])
+        assert record["samples"][GENERATIVE] == 3 and sum(record["samples"].values()) == 27
+        assert record["computed"] >= record["tokens"] > 27 * 10
+        assert record["seconds"] > 0 and 0 < record["learning_rate"] <= 1e-2
         assert all(0 < loss < 20 for loss in [*record["losses"].values(), record["grad_norm"]])
+    # The split follows the recipe's proportions in the first tenth of the steps, and the tasks' convergence then.
+    assert all(record["samples"] == samples for record in records[:3])
+    assert sum(record["samples"] != samples for record in records[3:]) > 10
 
 
 def test_losses_fall(run):
@@ -201,8 +207,7 @@ def test_checkpointing_is_switched_on(settings, tmp_path):
     trainer = Trainer(TrainRecipe(**settings(out=str(tmp_path), gradient_checkpointing=True)))
     runs = []
     trainer.model.get_decoder().layers[0].self_attn.register_forward_pre_hook(lambda *_: runs.append(1))
-    batch = trainer.collator.completion(GENERATIVE, trainer.streams[GENERATIVE].draw(1))
-    trainer.completion_loss(batch).backward()
+    trainer.objective.backward({}, {GENERATIVE: trainer.streams[GENERATIVE].draw(1)})
     assert len(runs) == 2
 
 
@@ -223,7 +228,8 @@ def test_experts_that_no_task_sees_do_not_move(recipe, tmp_path, tasks, idle):
 
 def test_a_task_of_weight_zero_is_not_trained(settings, tmp_path):
     def plan(**changes):
-        return Trainer(TrainRecipe(**settings(out=str(tmp_path)) | changes)).plan
+        trainer = Trainer(TrainRecipe(**settings(out=str(tmp_path)) | changes))
+        return trainer.step(1)["samples"]
 
     by_size = plan(proportions={}, embedding_batch=40)
     assert by_size["item2item"] > by_size["user2item"] > by_size["query2item"] > 0  # by the number of samples
@@ -232,8 +238,40 @@ def test_a_task_of_weight_zero_is_not_trained(settings, tmp_path):
         "query2item": 9,
         "item2item": 3,
     }
+    uniform = {"kind": "uniform"}
+    assert plan(proportions={}, scheduler=uniform) == {**dict.fromkeys(EMBEDDING, 4), GENERATIVE: 3}
     with pytest.raises(UsageError, match="nothing to train"):
         plan(embedding_batch=0, generative_batch=0)
+
+
+def test_a_probe_measures_validation_samples_every_few_steps(recipe, dataset, tmp_path):
+    scheduler = {"signal": "probe", "probe_every": 3, "probe_samples": 5, "warmup": 0.2}
+    assert main(["model", "train", recipe(scheduler=scheduler, steps=7)]) == 0
+    records = metrics(tmp_path / "run")
+    assert [record["step"] for record in records if "probe" in record] == [1, 4, 7]
+    assert all(set(record["probe"]) == {*EMBEDDING, GENERATIVE} for record in records if "probe" in record)
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-000006" / "training_state.json").read_text())
+    seen = state["scheduler"]["losses"]["user2item"]
+    # Relative to the first one; the steps between two probes are no measurements.
+    assert [value is None for value in seen] == [False, True, True, False, True, True]
+    assert seen[0] == 1 and seen[3] == pytest.approx(
+        records[3]["probe"]["user2item"] / records[0]["probe"]["user2item"], rel=1e-4
+    )
+
+
+def test_a_probe_needs_a_validation_split(recipe, dataset, capsys, tmp_path):
+    shutil.copytree(dataset, tmp_path / "data")
+    (tmp_path / "data" / "data" / "item2item").joinpath("validation-00000-of-00001.parquet").unlink()
+    card = tmp_path / "data" / "README.md"
+    _, head, text = card.read_text().split("---\n", 2)
+    front = yaml.safe_load(head)
+    (configuration,) = (one for one in front["configs"] if one["config_name"] == "item2item")
+    (info,) = (one for one in front["dataset_info"] if one["config_name"] == "item2item")
+    configuration["data_files"] = [one for one in configuration["data_files"] if one["split"] != "validation"]
+    info["splits"] = [one for one in info["splits"] if one["name"] != "validation"]
+    card.write_text(f"---\n{yaml.safe_dump(front)}---\n{text}")
+    arguments = [recipe(data=str(tmp_path / "data")), "--set", "scheduler.signal=probe"]
+    assert "scheduler.signal: item2item has no validation split to probe" in refused(capsys, arguments, 2)
 
 
 def test_a_trained_adapter_loads_on_a_fresh_base_elsewhere(settings, base, tmp_path):
@@ -244,14 +282,9 @@ def test_a_trained_adapter_loads_on_a_fresh_base_elsewhere(settings, base, tmp_p
     shutil.copytree(base, tmp_path / "elsewhere")
     fresh, _ = load_base(str(tmp_path / "elsewhere"))
     loaded = load_tmole(fresh, tmp_path / "run" / "adapter")
-    contrastive = trainer.collator.contrastive("user2item", trainer.streams["user2item"].draw(3))
-    completion = trainer.collator.completion(GENERATIVE, trainer.streams[GENERATIVE].draw(2))
-    found = []
-    for model in (trainer.model, loaded):
-        trainer.model = model
-        with torch.no_grad():
-            found.append(torch.cat([trainer.contrastive_loss(contrastive), trainer.completion_loss(completion)[None]]))
-    assert torch.equal(*found)
+    drawn = {"user2item": trainer.streams["user2item"].draw(3)}, {GENERATIVE: trainer.streams[GENERATIVE].draw(2)}
+    elsewhere = replace(trainer.objective, model=loaded)
+    assert trainer.objective.losses(*drawn) == elsewhere.losses(*drawn)
 
 
 # --- refusals
@@ -286,6 +319,8 @@ def refused(capsys, arguments: list[str], code: int) -> str:
         ("tasks=[user2itm]", "task 'user2itm' is not in "),
         ("tasks=[query_rewriting]", "task 'query_rewriting' is not in "),
         ("proportions.user2itm=1", "proportions: task 'user2itm' is not trained on; the tasks are user2item"),
+        ("scheduler.kind=best", "scheduler.kind: Input should be 's2sched'"),
+        ("scheduler.cap=0.01", "cap is 0.01; with 3 tasks, embedding needs one from 0.3333 to 1"),
         ("adapter.experts={embedding: 1}", "adapter: experts must give a number for each of"),
         ("adapter.target_modules=[nothing]", "adapter: "),
         ("adapter.target_modules=[embed_tokens]", "only linear layers can be adapted"),

@@ -1,0 +1,226 @@
+"""The joint objective of one step, L = L_emb + lambda * L_gen, over all processes.
+
+Each process holds the whole of the step's samples by name and a share of them as tokens. Gradients that it adds are its
+part of the gradient of the global loss: summed over the processes they are what one process would have computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import reduce
+from torch import Tensor, nn
+
+from recfound_data.errors import RecfoundError
+from recfound_model.batches import (
+    Layout,
+    LayoutName,
+    TokenSequence,
+    chunked,
+    last_hidden,
+    packed,
+    padded,
+    pooled_means,
+    predicting,
+)
+from recfound_model.grad_cache import backward_in_chunks
+from recfound_model.objective import info_nce, token_losses
+from recfound_model.routing import task_context
+from recfound_model.tmole import TmoleModel
+from recfound_model.training.collating import Collator, Drawn, Pairs, shared_out
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What a step's samples cost.
+
+    Attributes:
+        losses: the loss of each task: the mean over its pairs, or over its supervised tokens.
+        tokens: real tokens in all forward passes, the second run of GradCache not counted.
+        computed: the same with padding.
+    """
+
+    losses: dict[str, float]
+    tokens: int
+    computed: int
+
+
+@dataclass(frozen=True)
+class JointObjective:
+    """The objective of a model, a collator and the processes of a run.
+
+    Attributes:
+        temperature: of the contrastive loss.
+        generative_weight: lambda.
+        tokens_per_forward: most positions, padding included, that one forward pass computes.
+        packing: whether several sequences share a row.
+    """
+
+    model: TmoleModel
+    collator: Collator
+    accelerator: Accelerator
+    temperature: float
+    generative_weight: float
+    tokens_per_forward: int
+    packing: bool
+
+    def backward(self, embedding: Drawn, generative: Drawn) -> StepLosses:
+        """Add this process's part of the gradient to the parameters, and return the losses of all processes.
+
+        Raises:
+            RecfoundError: a loss is not finite; the message names the task and its first samples.
+        """
+        return self._over(embedding, generative, gradient=True)
+
+    @torch.no_grad()
+    def losses(self, embedding: Drawn, generative: Drawn) -> StepLosses:
+        """Return the losses of samples, without gradient or dropout.
+
+        Raises:
+            RecfoundError: a loss is not finite; the message names the task and its first samples.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            return self._over(embedding, generative, gradient=False)
+        finally:
+            self.model.train(was_training)
+
+    def _over(self, embedding: Drawn, generative: Drawn, gradient: bool) -> StepLosses:
+        parts = []
+        for drawn, part in ((embedding, self._contrastive), (generative, self._completions)):
+            filled = {task: rows for task, rows in drawn.items() if rows}
+            if filled:
+                parts.append(part(filled, gradient))
+                _require_finite(parts[-1].losses, filled)
+        return StepLosses(
+            losses={task: loss for part in parts for task, loss in part.losses.items()},
+            tokens=sum(part.tokens for part in parts),
+            computed=sum(part.computed for part in parts),
+        )
+
+    def _contrastive(self, drawn: Drawn, gradient: bool) -> StepLosses:
+        pairs = self.collator.pairs(drawn)
+        own = self._share([len(text.prompt) + len(text.text) for text in pairs.texts])
+        sequences = self.collator.tokenize([pairs.texts[at] for at in own])
+        chunks = self._chunks(sequences)
+        layouts = [self._layout([sequences[at] for at in chunk]) for chunk in chunks]
+        places = torch.tensor([own[at] for chunk in chunks for at in chunk], device=self.accelerator.device)
+        each: list[Tensor] = []
+
+        def loss(vectors: Tensor) -> Tensor:
+            each.append(self._info_nce(pairs, self._everyones(vectors, places, len(pairs.texts))))
+            return each[0].mean()
+
+        if gradient:
+            backward_in_chunks(self._encode, layouts, loss)
+        else:
+            loss(torch.cat([self._encode(layout) for layout in layouts]))
+        return self._report(_means(pairs.tasks, each[0].detach()), layouts)
+
+    def _encode(self, layout: Layout) -> Tensor:
+        """Return [sequences, size]: pooled, normalised, under bidirectional attention."""
+        with self._routed(layout):
+            return pooled_means(last_hidden(self.model, layout, causal=False), layout)
+
+    def _everyones(self, vectors: Tensor, places: Tensor, count: int) -> Tensor:
+        """Return [count, size]: the vectors of all processes, with a graph through those of this one."""
+        own = vectors.new_zeros(count, vectors.shape[1]).index_copy(0, places, vectors)
+        if self.accelerator.num_processes == 1:
+            return own
+        # What others hold is a constant here: each process carries the gradient of the same loss through its own part.
+        return own + (reduce(own.detach(), "sum") - own.detach())
+
+    def _info_nce(self, pairs: Pairs, vectors: Tensor) -> Tensor:
+        anchors, documents = pairs.split(vectors)
+        device = vectors.device
+        return info_nce(anchors, documents, pairs.positives.to(device), pairs.excluded.to(device), self.temperature)
+
+    def _completions(self, drawn: Drawn, gradient: bool) -> StepLosses:
+        samples = [(task, row) for task, rows in drawn.items() for row in rows]
+        own = self._share([sum(len(turn["content"]) for turn in row["prompt"]) for _, row in samples])
+        sequences = self.collator.completions([samples[at] for at in own])
+        layouts = [self._layout([sequences[at] for at in chunk]) for chunk in self._chunks(sequences)]
+        number = {task: at for at, task in enumerate(drawn)}
+        device = self.accelerator.device
+        tokens = torch.zeros(len(number), device=device)
+        for sequence in sequences:
+            tokens[number[sequence.task]] += len(sequence.ids) - sequence.marked
+        tokens = self._sum(tokens)
+        sums = torch.zeros(len(number), device=device)
+        for layout in layouts:
+            found, sequence_of = self._token_losses(layout)
+            if gradient:
+                self.accelerator.backward(self.generative_weight * found.sum() / tokens.sum())
+            of_task = torch.tensor([number[task] for task in layout.tasks], device=device)[sequence_of]
+            sums.index_add_(0, of_task, found.detach())
+        means = (self._sum(sums) / tokens).tolist()
+        return self._report(dict(zip(drawn, means, strict=True)), layouts)
+
+    def _token_losses(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Return the loss of each supervised token [supervised], and the sequence that it belongs to.
+
+        The head runs at the positions that predict such a token, and nowhere else.
+        """
+        with self._routed(layout):
+            hidden, targets, sequence_of = predicting(last_hidden(self.model, layout, causal=True), layout)
+            logits = self.model.get_output_embeddings()(hidden)
+        return token_losses(logits, targets), sequence_of
+
+    @contextmanager
+    def _routed(self, layout: Layout) -> Iterator[None]:
+        token_tasks = layout.sequence.clamp(min=0) if layout.packed else None
+        with task_context(self.model, layout.tasks, token_tasks=token_tasks), self.accelerator.autocast():
+            yield
+
+    def _share(self, lengths: Sequence[int]) -> list[int]:
+        return shared_out(lengths, self.accelerator.num_processes)[self.accelerator.process_index]
+
+    def _chunks(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
+        layout: LayoutName = "packed" if self.packing else "padded"
+        return chunked([len(sequence.ids) for sequence in sequences], self.tokens_per_forward, layout)
+
+    def _layout(self, sequences: Sequence[TokenSequence]) -> Layout:
+        pad = self.collator.tokenizer.pad_token_id
+        layout = packed(sequences, pad) if self.packing else padded(sequences, pad)
+        return layout.to(self.accelerator.device)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        return reduce(values, "sum") if self.accelerator.num_processes > 1 else values
+
+    def _report(self, losses: dict[str, float], layouts: Sequence[Layout]) -> StepLosses:
+        counts = [sum(layout.tokens for layout in layouts), sum(layout.computed for layout in layouts)]
+        tokens, computed = self._sum(torch.tensor(counts, device=self.accelerator.device)).tolist()
+        return StepLosses(losses, tokens, computed)
+
+
+def sum_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
+    """Replace each parameter's gradient by its sum over the processes; one that no process has stays None."""
+    if accelerator.num_processes == 1:
+        return
+    having = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
+    having = reduce(having, "sum")
+    live = [p for p, count in zip(parameters, having.tolist(), strict=True) if count]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in live])
+    for parameter, summed in zip(live, reduce(flat, "sum").split([p.numel() for p in live]), strict=True):
+        parameter.grad = summed.view_as(parameter).clone()
+
+
+def _means(tasks: Sequence[str], values: Tensor) -> dict[str, float]:
+    """Return the mean of the values of each task."""
+    found: dict[str, list[float]] = {}
+    for task, value in zip(tasks, values.tolist(), strict=True):
+        found.setdefault(task, []).append(value)
+    return {task: sum(values) / len(values) for task, values in found.items()}
+
+
+def _require_finite(losses: dict[str, float], drawn: Drawn) -> None:
+    for task, loss in losses.items():
+        if not math.isfinite(loss):
+            ids = ", ".join(row["id"] for row in drawn[task][:8])
+            raise RecfoundError(f"the loss of {task} is {loss}; its samples begin {ids}; lower learning_rate")
