@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ GUARDS: dict[str, dict[str, float]] = {
     "with plateau": {"plateau": PLATEAU},
     "with both": {"cap": CAP, "plateau": PLATEAU},
 }
-COLOURS = ("#1f4e79", "#c8702a", "#4f8a5b", "#8a5a8f")
+COLOURS = ("#8fb3d4", "#c8702a", "#2f6a3b", "#8a1f5f")
 PALE = "#9fb4c7"
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -73,7 +74,7 @@ OTHERS = {f"task{number}": falling(scale) for number, scale in enumerate((100.0,
 SCENARIOS = [
     Scenario("falls slowly", falling(1500.0)),
     Scenario("falls fast", falling(60.0)),
-    Scenario("converged after 100 steps", falling(20.0, end=1.2)),
+    Scenario("stops after 100 steps", lambda step: falling(60.0)(min(step, 100))),
     Scenario("falls, then rises", lambda step: falling(150.0)(min(step, TURN)) + 0.002 * max(0, step - TURN)),
     Scenario("rises steadily", lambda step: 2.0 + 0.002 * step),
     Scenario("falls slowly, noisy losses", falling(1500.0), noise=0.1),
@@ -108,7 +109,7 @@ def share_plot(shares: Mapping[str, Mapping[str, list[float]]]) -> Figure:
     for place, scenario in enumerate(SCENARIOS):
         row, column = divmod(place, columns)
         _losses(panels[2 * row, column], scenario)
-        _shares(panels[2 * row + 1, column], shares[scenario.title])
+        _shares(panels[2 * row + 1, column], shares[scenario.title], scenario.noise > 0)
         if not column:
             panels[2 * row, column].set_ylabel("relative loss")
             panels[2 * row + 1, column].set_ylabel("share of x, %")
@@ -116,7 +117,8 @@ def share_plot(shares: Mapping[str, Mapping[str, list[float]]]) -> Figure:
         row, column = divmod(place, columns)
         for panel in panels[2 * row : 2 * row + 2, column]:
             panel.set_axis_off()
-    handles, labels = panels[1, 0].get_legend_handles_labels()
+    (lines, names), (handles, labels) = (panels[row, 0].get_legend_handles_labels() for row in (0, 1))
+    handles, labels = lines[-2:] + handles, names[-2:] + labels
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False)
     return figure
 
@@ -124,18 +126,29 @@ def share_plot(shares: Mapping[str, Mapping[str, list[float]]]) -> Figure:
 def _losses(axes: Axes, scenario: Scenario) -> None:
     steps = range(STEPS)
     for curve in OTHERS.values():
-        axes.plot(steps, [curve(step) / curve(0) for step in steps], color=PALE, linewidth=1)
-    axes.plot(steps, [scenario.curve(step) / scenario.curve(0) for step in steps], color="black", linewidth=1.6)
+        axes.plot(
+            steps, [curve(step) / curve(0) for step in steps], color=PALE, linewidth=1, label="loss of another task"
+        )
+    axes.plot(
+        steps,
+        [scenario.curve(step) / scenario.curve(0) for step in steps],
+        color="black",
+        linewidth=1.6,
+        label="loss of x",
+    )
     axes.set_title(f"x {scenario.title}")
     axes.set_ylim(0, 1.65)
 
 
-def _shares(axes: Axes, shares: Mapping[str, list[float]]) -> None:
-    styles = ("-", "--", "-", ":")
-    for (name, found), colour, style in zip(shares.items(), COLOURS, styles, strict=True):
-        axes.plot(range(STEPS), [100 * share for share in found], style, color=colour, linewidth=1.5, label=name)
+def _shares(axes: Axes, shares: Mapping[str, list[float]], noisy: bool) -> None:
+    widths, styles = (4.0, 1.5, 1.2, 1.8), ("-", "--", "-", ":")
+    for (name, found), colour, width, style in zip(shares.items(), COLOURS, widths, styles, strict=True):
+        if noisy and name != "S2Sched":
+            continue  # four lines that jump hide one another
+        percent = [100 * share for share in found]
+        axes.plot(range(STEPS), percent, style, color=colour, linewidth=0.8 if noisy else width, label=name)
     axes.axhline(100 / (len(OTHERS) + 1), color="black", linewidth=0.8, linestyle=(0, (1, 3)), label="prior")
-    axes.axvline(WARMUP, color=PALE, linewidth=0.8)
+    axes.axvline(WARMUP, color=PALE, linewidth=0.8, label="end of warm-up")
     axes.set_ylim(0, 100)
 
 
@@ -147,6 +160,11 @@ def share_table(shares: Mapping[str, Mapping[str, list[float]]]) -> str:
     for first, last in ((WINDOW // 2, WINDOW), (2 * WINDOW, 3 * WINDOW)):
         label = f"x falls, then rises: steps {first} to {last} after the turn"
         rows.append([label] + [_mean(found[TURN + first : TURN + last]) for found in turning.values()])
+    jumps = [
+        statistics.fmean(abs(now - before) for before, now in pairwise(found[WARMUP:]))
+        for found in shares["falls slowly, noisy losses"].values()
+    ]
+    rows.append(["x falls slowly, noisy losses: change from step to step", *(f"{100 * jump:.1f}" for jump in jumps)])
     return _table(["share of x, %; its prior is 20", *GUARDS], rows)
 
 
@@ -312,7 +330,7 @@ def closed_plot(outcomes: Mapping[tuple[str, str, str], list[Outcome]]) -> Figur
                 [at + 0.24 * place - 0.12 for at, _ in shown],
                 xerr=[error for _, error in pairs],
                 fmt="os"[place],
-                color=COLOURS[place],
+                color=("#1f4e79", "#c8702a")[place],
                 label="training losses, or no signal" if signal == "losses" else "probe every 8 steps",
             )
         axes.axvline(0, color="black", linewidth=0.8)

@@ -1,19 +1,21 @@
 """How long one adapted linear layer takes, forward and backward: TMoLE, a loop over experts, a plain LoRA, the base.
 
 Every contestant holds the same frozen square linear, in float32, and gets an input that needs a gradient, as in the
-middle of a model. One round runs each contestant once, in an order that turns; a figure is the median over rounds of
-(contestant / TMoLE) within a round, so that a machine that is busy for a while slows both sides of a ratio.
+middle of a model. One round runs each contestant once, in an order that turns; a ratio is the median over rounds of
+(contestant / TMoLE) within a round, so that a machine that is busy for a while slows both sides of it.
 
     tmole       `TmoleLinear`, sizes of the paper: 2 + 2 + 2 experts, r = 16, alpha = 64, dropout 0.1, thirteen tasks
     loop live   the equation as it is written: a Python loop over the four experts that the task sees, each with its own
-                A and B, a scalar gate each, dropout on the input in each expert
+                A and B, a scalar gate each, dropout on the input in each expert, as stacked LoRA layers have it
     loop all    the same over all six experts, the gates of two of them being zero
-    loop once   `loop live` with one dropout for all experts
+    loop once   `loop live` with one dropout for all experts, as TMoLE has it
     LoRA        PEFT's `lora.Linear`, rank 64 = 16 x 4, the same scale and dropout
     base        the frozen linear alone
 
-The task's context is opened outside of the clock: a model opens it once a pass, whatever the number of its layers.
-With `--variants` the layer itself is measured against other ways to write it.
+The column "adapter" takes the base's time off both sides: what is added to a linear, not the linear with it. The task's
+context is opened outside of the clock, because a model opens it once a pass, whatever the number of its layers.
+
+With `--variants` the layer itself is measured against other ways to write it, each of which changes one thing.
 """
 
 import argparse
@@ -28,8 +30,8 @@ from torch import Tensor, nn
 
 from recfound_data.tasks import TASKS
 from recfound_model import TmoleConfig, add_tmole, task_context
-from recfound_model.routing import gates, spread
-from recfound_model.tmole import TmoleLinear
+from recfound_model.routing import GROUPS, gate_mask, gates, spread
+from recfound_model.tmole import TmoleLinear, dropout_noise
 
 TASK = "user2item"
 RANK, ALPHA, DROPOUT, LIVE, ALL = 16, 64, 0.1, 4, 6
@@ -92,6 +94,77 @@ def tmole_layer(size: int, opened: ExitStack) -> TmoleLinear:
     return layer
 
 
+class Variant(nn.Module):
+    """A TMoLE layer written otherwise; for one task a batch."""
+
+    def __init__(
+        self,
+        layer: TmoleLinear,
+        dropout: str = "bits",
+        gate: str = "hidden",
+        add: str = "addmm",
+        stacks: str = "joined",
+        groups: str = "live",
+    ) -> None:
+        super().__init__()
+        self.layer, self.dropout, self.gate, self.add, self.stacks, self.groups = (
+            layer, dropout, gate, add, stacks, groups,
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, tokens, size] -> the same shape."""
+        experts, routing = self.layer.experts, self.layer.routing
+        route = routing.current()
+        groups = route.groups if self.groups == "live" else GROUPS
+        mask = None if self.groups == "live" else gate_mask([routing.kinds[TASK]], groups, routing.experts)
+        y = self.layer.base_layer(x)
+        R, b = (torch.cat([stack[group] for group in groups]) for stack in (experts.R, experts.b))
+        G = spread(gates(R, b, routing.z_of(route), mask), experts.r) * experts.scale
+        x = self._dropped(x) if self.dropout != "low rank" else x
+        if self.stacks == "joined":
+            A, B = torch.cat([experts.A[g] for g in groups]), torch.cat([experts.B[g] for g in groups], dim=1)
+            return self._added(y, x, A, B, G)
+        for group, part in zip(groups, G.split([experts.A[g].shape[0] for g in groups], dim=-1), strict=True):
+            y = self._added(y, x, experts.A[group], experts.B[group], part)
+        return y
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        if self.dropout == "none":
+            return x
+        if self.dropout == "bits":
+            return x * dropout_noise(x.shape, DROPOUT, x.dtype)
+        return nn.functional.dropout(x, DROPOUT)
+
+    def _added(self, y: Tensor, x: Tensor, A: Tensor, B: Tensor, G: Tensor) -> Tensor:
+        hidden = nn.functional.linear(x, A)
+        if self.dropout == "low rank":
+            hidden = nn.functional.dropout(hidden, DROPOUT)
+        if self.gate == "hidden":
+            hidden = hidden * G
+        else:
+            B = B * G
+        if self.add == "sum":
+            return y + nn.functional.linear(hidden, B)
+        flat, rows = y.flatten(0, -2), hidden.flatten(0, -2)
+        if self.add == "in place":
+            flat.addmm_(rows, B.t())
+            return y
+        return torch.addmm(flat, rows, B.t()).view(y.shape)
+
+
+VARIANTS: dict[str, dict[str, str]] = {
+    "torch's dropout": {"dropout": "torch"},
+    "dropout on the low-rank side (another method)": {"dropout": "low rank"},
+    "no dropout": {"dropout": "none"},
+    "gate folded into B": {"gate": "B"},
+    "product, then sum": {"add": "sum"},
+    "addmm in place": {"add": "in place"},
+    "a product a group, nothing joined": {"stacks": "apart"},
+    "all groups, two gates zero": {"groups": "all"},
+    "torch's dropout; product, then sum": {"dropout": "torch", "add": "sum"},
+}
+
+
 def step_of(layer: nn.Module, x: Tensor, upstream: Tensor) -> Step:
     """A forward and a backward pass through `layer`."""
     layer.train()
@@ -126,14 +199,17 @@ def rounds(contestants: dict[str, Step], seconds: float) -> dict[str, list[float
 
 def contestants(size: int, variants: bool, opened: ExitStack) -> dict[str, nn.Module]:
     """The layers to measure at one size; `tmole` comes first."""
-    layers: dict[str, nn.Module] = {"tmole": tmole_layer(size, opened)}
-    return layers | {
+    layer = tmole_layer(size, opened)
+    base = {"base": OneLayer(size).linear.requires_grad_(False)}
+    if variants:
+        return {"tmole": layer} | {name: Variant(layer, **changes) for name, changes in VARIANTS.items()} | base
+    return {
+        "tmole": layer,
         "loop live": LoopOverExperts(size, LIVE, LIVE),
         "loop all": LoopOverExperts(size, ALL, LIVE),
         "loop once": LoopOverExperts(size, LIVE, LIVE, dropout_once=True),
         "LoRA": lora_layer(size),
-        "base": OneLayer(size).linear.requires_grad_(False),
-    }
+    } | base
 
 
 def measure(size: int, seconds: float, variants: bool) -> list[str]:
@@ -145,12 +221,14 @@ def measure(size: int, seconds: float, variants: bool) -> list[str]:
     with ExitStack() as opened:
         layers = contestants(size, variants, opened)
         times = rounds({name: step_of(layer, x, upstream) for name, layer in layers.items()}, seconds)
+    own, base = times["tmole"], times["base"]
     lines = []
     for name, found in times.items():
-        ratio = statistics.median(a / b for a, b in zip(found, times["tmole"], strict=True))
-        lines.append(
-            f"| {torch.get_num_threads()} | {size} | {tokens} | {name} | {statistics.median(found) * 1e3:.2f} | {ratio:.2f} |"
-        )
+        whole = statistics.median(a / b for a, b in zip(found, own, strict=True))
+        adapter = statistics.median((a - c) / (b - c) for a, b, c in zip(found, own, base, strict=True))
+        milliseconds = statistics.median(found) * 1e3
+        size_columns = f"{torch.get_num_threads()} | {size} | {tokens}"
+        lines.append(f"| {size_columns} | {name} | {milliseconds:.2f} | {whole:.2f} | {adapter:.2f} |")
     return lines
 
 
@@ -162,8 +240,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each size is measured")
     parser.add_argument("--variants", action="store_true", help="measure other ways to write the layer instead")
     options = parser.parse_args()
-    print("| threads | d | tokens | layer | ms | time / TMoLE's |")
-    print("|---|---|---|---|---|---|")
+    print("| threads | d | tokens | layer | ms | time / TMoLE's | adapter / TMoLE's |")
+    print("|---|---|---|---|---|---|---|")
     for threads in options.threads:
         torch.set_num_threads(threads)
         for size in options.sizes:

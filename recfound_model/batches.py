@@ -225,7 +225,7 @@ def _packed_attention(decoder: Any, layout: Layout, causal: bool) -> dict[str, A
     window = getattr(decoder.config, "sliding_window", None)
     if getattr(decoder.config, "layer_types", None) and "sliding_attention" not in kinds:
         window = None
-    if window is not None and int(layout.position_ids.max()) >= window:
+    if window is not None and int(layout.position_ids[layout.sequence >= 0].max()) >= window:
         if causal:
             # Models with windows all find packed sequences by themselves, and mask each layer as its kind needs.
             return {**positions, "attention_mask": None}
@@ -275,11 +275,10 @@ def pooled_means(hidden: Tensor, layout: Layout) -> Tensor:
     Returns:
         [sequences, size] float32, in the order of `layout.tasks`, each of length 1, or 0 where nothing is marked.
     """
-    of = layout.sequence[layout.marked]
     sums = hidden.new_zeros((len(layout.tasks), hidden.shape[-1]), dtype=torch.float32)
-    sums = sums.index_add(0, of, hidden[layout.marked].to(torch.float32))
-    counts = torch.bincount(of, minlength=len(layout.tasks)).clamp(min=1)
-    return functional.normalize(sums / counts.unsqueeze(1), dim=-1)
+    sums = sums.index_add(0, layout.sequence[layout.marked], hidden[layout.marked].to(torch.float32))
+    # A mean and a sum differ by a factor, which does not outlive the normalisation.
+    return functional.normalize(sums, dim=-1)
 
 
 def predicting(hidden: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:

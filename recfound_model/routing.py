@@ -195,6 +195,10 @@ class Routing:
         self.route: Route | None = None
         self._autograd_pass = -1
 
+    def __getstate__(self) -> dict[str, object]:
+        # A copy of a model is outside of the contexts that are open for the model.
+        return self.__dict__ | {"route": None, "_autograd_pass": -1}
+
     def route_of(self, tasks: str | Sequence[str], token_tasks: Tensor | None = None) -> Route:
         """The route of a batch.
 

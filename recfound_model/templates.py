@@ -94,7 +94,8 @@ def completion_ids(
             "the chat template changes a prompt once it is answered; training on completions needs one that does not"
         )
     answer = whole[len(begun) :].rstrip("\n")
-    first = tokenizer(begun, add_special_tokens=False)["input_ids"]
+    # Not verbose: whoever asks cuts what is longer than the model's limit, and no warning is due.
+    first = tokenizer(begun, add_special_tokens=False, verbose=False)["input_ids"]
     return first, tokenizer(answer, add_special_tokens=False)["input_ids"]
 
 

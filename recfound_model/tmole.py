@@ -59,7 +59,7 @@ def dropout_noise(shape: Sequence[int], p: float, dtype: torch.dtype) -> Tensor:
     Returns:
         A tensor of `shape`, from torch's global generator.
     """
-    size, dropped = math.prod(shape), round(p * 2**16)
+    size, dropped = math.prod(shape), min(round(p * 2**16), 2**16 - 1)
     bits = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:size]
     return (bits >= dropped - 2**15).view(shape).to(dtype).mul_(2**16 / (2**16 - dropped))
 
@@ -160,7 +160,15 @@ class TmoleLinear(nn.Module, BaseTunerLayer):
 
 
 class TmoleModel(BaseTuner):
-    """A base model with TMoLE on its target layers. Calls, and attributes that it lacks, go to the base."""
+    """A base model with TMoLE on its target layers. Calls, and attributes that it lacks, go to the base.
+
+    On several processes: `DistributedDataParallel(model, find_unused_parameters=True)`, because the parameters of other
+    tasks and kinds take no part in a pass; what no process used keeps gradient None. Or `fully_shard` on each layer of
+    the base and then on this model, whose own parameters are the task embeddings, so that it is the one to call; the
+    base may be of another dtype than the adapter. FSDP2 sums over the processes whatever gradients there are, in their
+    order: with it, all processes must use the same tasks in a pass, or one embedding is given another one's gradient,
+    and nothing says so.
+    """
 
     prefix = "tmole"
     tuner_layer_cls = TmoleLinear
@@ -249,6 +257,7 @@ class TmoleModel(BaseTuner):
         Raises:
             ValueError: the name cannot be one, is taken, or does not go with the kind.
             UnknownTaskError: a name that is not in the catalogue and comes without a kind, or an unknown `like`.
+            UsageError: `like` is of another kind.
         """
         config = self.tmole_config
         if like is not None and kind is None and name not in TASKS:

@@ -279,7 +279,7 @@ class SampleScheduler(FixedShares):
         super().load_state_dict(state)
         self._step = state["step"]
         self._starts = self._history(state["starts"])
-        # Sums depend on how an array lies in memory: rows are steps, as they were.
+        # In which order numpy sums depends on how an array lies in memory: one row a step, as it was.
         self._losses = np.ascontiguousarray(self._history(state["losses"]).T)
         self._slopes = np.ascontiguousarray(self._history(state["slopes"]).T)
         self._shares = self._split()

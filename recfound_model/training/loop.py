@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Trainer:
         self.accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
         tasks = chosen_tasks(recipe.tasks, task_names(recipe.data, recipe.data_revision), recipe.data)
         self.kinds = {task: TASKS[task].kind for task in tasks}
-        self.streams = self._streams("train")
+        self.streams = self._streams("train", self.kinds)
         self.scheduler = self._scheduler()
         self.probe = self._probe() if recipe.scheduler.signal == "probe" else None
         name = recipe.base
@@ -133,9 +134,9 @@ class Trainer:
             recipe.packing,
         )
 
-    def _streams(self, split: str) -> dict[str, Stream]:
+    def _streams(self, split: str, tasks: Iterable[str]) -> dict[str, Stream]:
         recipe = self.recipe
-        found = {task: load_split(recipe.data, task, split, recipe.data_revision) for task in self.kinds}
+        found = {task: load_split(recipe.data, task, split, recipe.data_revision) for task in tasks}
         return {task: Stream(task, rows, recipe.seed) for task, rows in found.items()}
 
     def _scheduler(self) -> FixedShares:
@@ -179,10 +180,11 @@ class Trainer:
     def _probe(self) -> dict[str, list[dict[str, Any]]]:
         """Return the validation samples that convergence is measured on."""
         recipe = self.recipe
-        for task in self.kinds:
+        trained = [task for tasks in self.scheduler.groups.values() for task in tasks]
+        for task in trained:
             if "validation" not in split_names(recipe.data, task, recipe.data_revision):
                 raise UsageError(f"scheduler.signal: {task} has no validation split to probe; use `losses`")
-        streams = self._streams("validation")
+        streams = self._streams("validation", trained)
         return {
             task: stream.draw(min(recipe.scheduler.probe_samples, len(stream.samples)))
             for task, stream in streams.items()

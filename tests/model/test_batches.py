@@ -1,6 +1,6 @@
 import random
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -35,7 +35,9 @@ def model_of(kind: str, implementation: str = "sdpa", **settings) -> nn.Module:
     torch.manual_seed(3)
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "initializer_range": 0.2}
-    config = getattr(transformers, f"{CONFIGS.get(kind, kind)}Config")(**{**sizes, **heads, "pad_token_id": PAD, **settings})
+    config = getattr(transformers, f"{CONFIGS.get(kind, kind)}Config")(
+        **{**sizes, **heads, "pad_token_id": PAD, **settings}
+    )
     config._attn_implementation = implementation
     return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
 
@@ -147,6 +149,8 @@ def test_chunks_hold_every_sequence_once_within_bounds(layout, row_tokens):
         for chunk in chunks:
             shape = lay_out([TokenSequence("", [1] * lengths[at], 0) for at in chunk], PAD).input_ids.shape
             assert shape.numel() <= bound or (len(chunk) == 1 and lengths[chunk[0]] > bound)
+            # and no pass but the last has room for one more row
+            assert shape.numel() + shape[1] > bound - (row_tokens if layout == "packed" else 0) or chunk == chunks[-1]
 
 
 def test_sorting_leaves_less_padding_than_the_given_order_and_packing_less_still():
@@ -205,8 +209,9 @@ def assert_same_results(one, other):
         assert_close(mine, its)
     assert one[1].keys() == other[1].keys() and len(one[1]) > 10
     for name, gradient in one[1].items():
-        scale = float(gradient.abs().max())
-        assert_close(other[1][name], gradient, atol=2e-5 * scale, msg=lambda text, name=name: f"{name}: {text}")
+        # The gradient of a key's bias is zero but for rounding: all scores of a softmax move by the same.
+        bound = max(2e-5 * float(gradient.abs().max()), 1e-6)
+        assert_close(other[1][name], gradient, atol=bound, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def alone(model: nn.Module, one: TokenSequence, causal: bool) -> torch.Tensor:
@@ -236,29 +241,28 @@ def test_learned_positions_start_anew_in_each_sequence(implementation):
         assert_same_results(plain, results(model, packed(given, PAD), causal))
 
 
+MIXED = {"layer_types": ["sliding_attention", "full_attention"]}
 WINDOWED = {
     "Mistral": {},
-    "Qwen3": {"use_sliding_window": True, "layer_types": ["full_attention", "sliding_attention"]},
-    "Gemma2": {"layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 8},
-    "Gemma3": {"layer_types": ["sliding_attention", "full_attention"], "query_pre_attn_scalar": 8},
+    "Qwen3": {"use_sliding_window": True, **MIXED},
+    "Gemma2": {"query_pre_attn_scalar": 8, **MIXED},
+    "Gemma3": {"query_pre_attn_scalar": 8, **MIXED},
 }
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", WINDOWED)
+@pytest.mark.parametrize("kind, implementation", [*product(WINDOWED, ["eager"]), ("Qwen3", "sdpa"), ("Gemma3", "sdpa")])
 def test_sliding_windows_are_kept_or_the_layout_is_refused(kind, implementation):
-    if (kind, implementation) == ("Gemma2", "sdpa"):
-        pytest.skip("its softcap needs eager attention")
-    window = max(LENGTHS) - 1
+    window = 9
     narrow = model_of(kind, implementation, sliding_window=window, **WINDOWED[kind])
     given = sequences(LENGTHS)
     plain = results(narrow, padded(given, PAD), causal=True)
     wide = results(model_of(kind, implementation, sliding_window=99, **WINDOWED[kind]), padded(given, PAD), causal=True)
     assert (plain[0][2] - wide[0][2]).abs().max() > 1e-4  # the window does cut the longest sequence
     assert_same_results(plain, results(narrow, packed(given, PAD), causal=True))
-    with pytest.raises(UsageError, match=f"sliding windows of {window} tokens"):
-        last_hidden(narrow, packed(given, PAD), causal=False)
-    short = [one for one in given if len(one.ids) <= window]
+    for lengths in (LENGTHS, [window + 1, 2]):
+        with pytest.raises(UsageError, match=f"sliding windows of {window} tokens"):
+            last_hidden(narrow, packed(sequences(lengths), PAD), causal=False)
+    short = [one for one in given if len(one.ids) <= window]  # one of them just as long
     for causal in (True, False):
         plain = results(narrow, padded(short, PAD), causal)
         assert_same_results(plain, results(narrow, packed(short, PAD, row_tokens=20), causal))

@@ -13,8 +13,8 @@ EMBEDDING, GENERATIVE = "user2item", "sentiment_analysis"
 ENTRY_POINTS = ("gradient_checkpointing_enable", "activation_checkpointing_enable")
 
 
-def two_forwards_one_backward(model: TmoleModel) -> dict[str, torch.Tensor]:
-    """The gradients of a step in which an embedding and a generative pass share one backward."""
+def three_forwards_one_backward(model: TmoleModel) -> dict[str, torch.Tensor]:
+    """The gradients of a step in which an embedding pass, one of mixed rows and a packed one share one backward."""
     tokens = batch()
     model.zero_grad()
     torch.manual_seed(11)  # dropout is on: its draws must be the same, and be repeated in the recomputation
@@ -22,7 +22,9 @@ def two_forwards_one_backward(model: TmoleModel) -> dict[str, torch.Tensor]:
         hidden = model.model.model(tokens, is_causal=False).last_hidden_state.mean(1)
     with task_context(model, [GENERATIVE, EMBEDDING, GENERATIVE]):
         logits = model(tokens).logits
-    (hidden.square().sum() + logits.logsumexp(-1).mean()).backward()
+    with task_context(model, [GENERATIVE, EMBEDDING], torch.arange(21).view(3, 7) // 5 % 2):
+        packed = model(tokens).logits
+    (hidden.square().sum() + logits.logsumexp(-1).mean() + packed.logsumexp(-1).mean()).backward()
     return {key: tensor.grad.clone() for key, tensor in model.adapter_tensors().items() if tensor.grad is not None}
 
 
@@ -52,7 +54,7 @@ def assert_same(plain: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) 
 
 @pytest.fixture(scope="module")
 def plain():
-    gradients = two_forwards_one_backward(adapted())
+    gradients = three_forwards_one_backward(adapted())
     routers = [g for key, g in gradients.items() if ".R." in key or ".z." in key]
     assert all(g.abs().max() > 0 for g in routers) and any(g.abs().max() > 1e-3 for g in routers)
     return gradients
@@ -66,8 +68,8 @@ def test_checkpointing_changes_no_gradient(plain, entry_point, reentrant, where)
     model = adapted(entry_point, reentrant, before=where.startswith("before"), on_base=where.endswith("base"))
     assert model.is_activation_checkpointing
     recomputed = count_layer_runs(model)
-    assert_same(plain, two_forwards_one_backward(model))
-    assert recomputed() == 2 * 2 * 2  # two layers, two passes, each run twice: it was checkpointed
+    assert_same(plain, three_forwards_one_backward(model))
+    assert recomputed() == 2 * 3 * 2  # two layers, three passes, each run twice: it was checkpointed
 
 
 def count_layer_runs(model: TmoleModel):
@@ -79,19 +81,19 @@ def count_layer_runs(model: TmoleModel):
 
 def test_a_second_way_in_changes_nothing(plain):
     model = adapted(ENTRY_POINTS[1])
-    two_forwards_one_backward(model)
+    three_forwards_one_backward(model)
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": True})
-    assert_same(plain, two_forwards_one_backward(model))
+    assert_same(plain, three_forwards_one_backward(model))
     model.activation_checkpointing_disable()
-    assert_same(plain, two_forwards_one_backward(model))
+    assert_same(plain, three_forwards_one_backward(model))
 
 
 def test_a_copy_recomputes_with_its_own_tasks(plain):
     model = adapted(ENTRY_POINTS[1])
-    two_forwards_one_backward(model)
+    three_forwards_one_backward(model)
     twin = copy.deepcopy(model)
     with task_context(model, GENERATIVE):
-        assert_same(plain, two_forwards_one_backward(twin))
+        assert_same(plain, three_forwards_one_backward(twin))
 
 
 @pytest.mark.parametrize("outside", [True, False])

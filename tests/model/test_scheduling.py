@@ -120,7 +120,7 @@ def random_history(rng, tasks, steps, rate):
 def test_the_update_agrees_with_the_formulas_in_slow_loops(seed, guards):
     rng = random.Random(seed)
     tasks = {f"task{number}": rng.randint(1, 5000) for number in range(rng.choice([3, 5, 10]))}
-    settings = {"warmup": rng.choice([0, 1, 9]), "window": rng.choice([2, 7, 20]), "tau": rng.choice([1.0, 10.0])}
+    settings = {"warmup": (9, 0, 30, 1)[seed % 4], "window": rng.choice([2, 7, 20]), "tau": rng.choice([1.0, 10.0])}
     observed = random_history(rng, tasks, steps=60, rate=0.08)
     scheduler = SampleScheduler({"group": tasks}, **settings, **guards)
     for step in range(len(observed) + 1):
@@ -420,8 +420,8 @@ def test_what_was_owed_before_counts_and_a_task_without_a_share_gets_nothing():
     counts, after = whole_counts(np.array([0.0, 0.5, 0.3, 0.2]), 5, credits)
     assert counts.tolist() == [0, 3, 1, 1]
     assert after == pytest.approx([0.0, 1.1, -0.3, -0.8])
-    counts, after = whole_counts(np.array([0.0, 0.4, 0.3, 0.3]), 8, credits)
-    assert counts.tolist() == [0, 4, 2, 2]
+    counts, after = whole_counts(np.array([0.0, 0.4, 0.3, 0.3]), 2, credits)
+    assert counts.tolist() == [0, 1, 1, 0]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -537,15 +537,15 @@ def test_it_knows_nothing_of_models():
 # --- state
 
 
-@pytest.mark.parametrize("cut", [0, 1, 4, 11, 37, 60])
+@pytest.mark.parametrize("cut", [0, 1, 4, 30, 64, 90])
 def test_a_restored_scheduler_continues_bit_for_bit(cut):
     rng = random.Random(7)
     groups = {"one": {"a": 30, "b": 400, "c": 9}, "two": {f"d{number}": 50 * number + 3 for number in range(10)}}
     names = [task for tasks in groups.values() for task in tasks]
-    observed = random_history(rng, names, steps=80, rate=0.1)
+    observed = random_history(rng, names, steps=110, rate=0.1)
 
     def new():
-        return SampleScheduler(groups, warmup=5, window=12, temperature=math.inf, cap=0.5, plateau=1e-4)
+        return SampleScheduler(groups, warmup=5, window=40, temperature=math.inf, cap=0.5, plateau=1e-4)
 
     def go_on(scheduler, steps):
         seen = []
@@ -558,7 +558,7 @@ def test_a_restored_scheduler_continues_bit_for_bit(cut):
     go_on(whole, observed[:cut])
     written = json.dumps(whole.state_dict(), allow_nan=False)
     other = new()
-    go_on(other, observed[40:53])  # what it held before is gone
+    go_on(other, observed[20:63])  # what it held before is gone
     other.load_state_dict(json.loads(written))
     assert json.dumps(other.state_dict()) == written
     assert other.shares == whole.shares

@@ -16,7 +16,7 @@ from recfound_data.tasks.catalogue import TASKS
 from recfound_model import TmoleConfig, add_tmole, load_tmole, task_context
 from recfound_model.folders import write_folder
 from recfound_model.routing import UnknownTaskError, gate_mask, gates, live_groups, spread
-from recfound_model.tmole import TmoleLinear
+from recfound_model.tmole import TmoleLinear, dropout_noise
 
 EMBEDDING, OTHER_EMBEDDING, GENERATIVE = "user2item", "query2item", "sentiment_analysis"
 
@@ -110,6 +110,96 @@ def test_initial_distributions():
             assert not tensor.any(), key
 
 
+# --- packed batches: one task a token
+
+
+def packed(*lengths):
+    """A row of sequences one behind the other: which sequence, and which position in it, each token is."""
+    numbers = torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])
+    positions = torch.cat([torch.arange(n) for n in lengths])
+    return numbers[None], positions[None]
+
+
+def test_packed_tokens_equal_sequences_alone():
+    model, tokens = adapted_model(), batch(1, length=12)
+    tasks, (numbers, positions) = [GENERATIVE, EMBEDDING, OTHER_EMBEDDING, GENERATIVE], packed(3, 4, 2, 3)
+    with torch.no_grad():
+        with task_context(model, tasks, numbers):
+            # Transformers sees from the positions where a sequence begins, and lets none look into another.
+            together = model(tokens, position_ids=positions, use_cache=False).logits
+        for number, task in enumerate(tasks):
+            own = numbers[0] == number
+            with task_context(model, task):
+                alone = model(tokens[:, own]).logits
+            torch.testing.assert_close(together[:, own], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_tokens_of_rows_equal_rows_in_outputs_and_gradients():
+    tasks, numbers = [EMBEDDING, GENERATIVE, OTHER_EMBEDDING], torch.tensor([[1], [0], [2]], dtype=torch.int32)
+    found = []
+    for arguments in (([GENERATIVE, EMBEDDING, OTHER_EMBEDDING],), (tasks, numbers.expand(3, 7))):
+        model = adapted_model().train()
+        with task_context(model, *arguments):
+            logits = model(batch()).logits
+            logits.square().mean().backward()
+        found.append((logits, {key: t.grad for key, t in model.adapter_tensors().items()}))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+    assert all(gradient.abs().max() > 0 for gradient in found[0][1].values())
+
+
+@pytest.mark.parametrize(
+    ("tasks", "numbers"),
+    [
+        ([EMBEDDING] * 3, None),
+        ([EMBEDDING, EMBEDDING], torch.arange(21).view(3, 7) % 2),
+        ([GENERATIVE, EMBEDDING], torch.ones(3, 7, dtype=torch.long)),
+    ],
+)
+def test_a_batch_of_one_task_is_recognised(tasks, numbers):
+    model = adapted_model()
+    with torch.no_grad():
+        with task_context(model, EMBEDDING):
+            expected = model(batch()).logits
+        with task_context(model, tasks, numbers):
+            route = model.routing.current()
+            assert (route.tasks, route.index, route.mask) == ((EMBEDDING,), None, None)
+            assert torch.equal(model(batch()).logits, expected)
+
+
+def test_tasks_that_no_token_has_are_not_touched():
+    model = adapted_model().train()
+    numbers = torch.tensor([[0, 2, 2, 0, 0, 0, 2]]).expand(3, 7)
+    with task_context(model, [EMBEDDING, GENERATIVE, OTHER_EMBEDDING], numbers):
+        assert model.routing.current().mask is None
+        model(batch()).logits.square().mean().backward()
+    for key, tensor in model.adapter_tensors().items():
+        assert (tensor.grad is None) == key.endswith(("generative", GENERATIVE)), key
+
+
+def test_wrong_token_tasks_are_named():
+    model, tasks, right = adapted_model(), [EMBEDDING, GENERATIVE], torch.arange(21).view(3, 7) % 2
+    for numbers, message in (
+        (right.float(), "whole numbers of shape"),
+        (right.bool(), "not torch.bool"),
+        (right[0], r"not torch.int64 of \(7,\)"),
+        (right[:, :0], "holds no token"),
+        (right + 1, "holds 2, but 2 tasks"),
+        (right - 1, "holds -1, but 2 tasks"),
+    ):
+        with pytest.raises(UsageError, match=message), task_context(model, tasks, numbers):
+            pass
+    with pytest.raises(UsageError, match="counts a list of tasks"), task_context(model, EMBEDDING, right):
+        pass
+    for wrong in (batch(3, length=6), batch(2)):
+        with (
+            pytest.raises(
+                UsageError, match=r"3 rows of 7 tokens, but this layer's input has the shape \([23], [67], 32"
+            ),
+            task_context(model, tasks, right),
+        ):
+            model(wrong)
+
+
 # --- tasks of a pass
 
 
@@ -148,7 +238,10 @@ def test_wrong_tasks_are_named():
 
 def test_a_copy_has_tasks_of_its_own():
     model = adapted_model()
-    twin = copy.deepcopy(model)
+    with task_context(model, [EMBEDDING, GENERATIVE, EMBEDDING]):
+        twin = copy.deepcopy(model)
+        with pytest.raises(RecfoundError, match="without a task"):
+            twin(batch())
     with task_context(twin, EMBEDDING):
         twin(batch())
         with pytest.raises(RecfoundError, match="without a task"):
@@ -173,26 +266,156 @@ def test_only_what_a_batch_uses_gets_a_gradient():
     assert all(not p.requires_grad and p.grad is None for n, p in model.named_parameters() if "base_layer" in n)
 
 
-def test_optimizer_does_not_move_what_a_batch_does_not_use():
-    model = adapted_model().train()
+OPTIMIZERS = {
+    "adamw": lambda tensors: torch.optim.AdamW(tensors, lr=0.01, weight_decay=0.5),
+    "sgd": lambda tensors: torch.optim.SGD(tensors, lr=0.1, momentum=0.9, weight_decay=0.5),
+}
+GATING = {
+    "batch": lambda task: (task,),
+    "rows": lambda task: ([task, ANOTHER[task], task],),
+    "tokens": lambda task: ([EMBEDDING, task, ANOTHER[task]], torch.arange(21).view(3, 7) % 2 + 1),
+}
+ANOTHER = {EMBEDDING: OTHER_EMBEDDING, GENERATIVE: "item_profile"}
+
+
+@pytest.mark.parametrize("gating", list(GATING))
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+def test_optimizer_does_not_move_what_a_batch_does_not_use(optimizer, gating):
+    model = adapted_model(tasks=[EMBEDDING, OTHER_EMBEDDING, *ANOTHER.values(), GENERATIVE]).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {id(p) for p in trained} == {id(p) for p in model.adapter_tensors().values()}
-    optimizer = torch.optim.AdamW(trained, lr=0.01, weight_decay=0.5)
+    steps = OPTIMIZERS[optimizer](trained)
     moved = set()
     for step in range(6):
         # The second kind of step comes when the first has given its experts momentum.
         task = (EMBEDDING, GENERATIVE)[step % 2]
-        dead = ("generative", GENERATIVE) if task == EMBEDDING else ("embedding", EMBEDDING)
+        used = {"shared", "embedding" if task == EMBEDDING else "generative", task}
+        used |= {ANOTHER[task]} if gating != "batch" else set()
         before = {key: tensor.detach().clone() for key, tensor in model.adapter_tensors().items()}
-        optimizer.zero_grad()
-        with task_context(model, task):
+        steps.zero_grad()
+        with task_context(model, *GATING[gating](task)):
             model(batch(seed=step)).logits.square().mean().backward()
-        optimizer.step()
+        steps.step()
         for key, tensor in model.adapter_tensors().items():
-            still = key.endswith((*dead, OTHER_EMBEDDING))
-            assert torch.equal(before[key], tensor) == still, (step, key)
-            moved |= set() if still else {key}
-    assert moved == {key for key in model.adapter_tensors() if not key.endswith(OTHER_EMBEDDING)}
+            assert torch.equal(before[key], tensor) == (key.rsplit(".", 1)[1] not in used), (step, key)
+            moved |= {key} if key.rsplit(".", 1)[1] in used else set()
+    idle = set(ANOTHER.values()) if gating == "batch" else set()
+    assert moved == {key for key in model.adapter_tensors() if key.rsplit(".", 1)[1] not in idle}
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_with_its_probability_and_keeps_the_mean(p):
+    torch.manual_seed(0)
+    noise = dropout_noise((3, 7, 100_001), p, torch.float32)
+    assert noise.shape == (3, 7, 100_001)
+    values = noise.unique()
+    assert values[0] == 0 and values[1].item() == pytest.approx(1 / (1 - p), rel=1e-4) and len(values) == 2
+    dropped = (noise == 0).double()
+    error = (p * (1 - p) / dropped.numel()) ** 0.5  # of the mean, and about that of a correlation
+    assert abs(dropped.mean() - p) < 4 * error
+    for apart in (1, 2, 3, 4):  # elements that come from one draw of the generator are independent, too
+        row = dropped.flatten() - p
+        assert abs((row[apart:] * row[:-apart]).mean()) < 5 * p * (1 - p) / len(row) ** 0.5
+    torch.manual_seed(0)
+    assert torch.equal(dropout_noise((3, 7, 100_001), p, torch.float32), noise)
+
+
+def test_dropout_is_that_of_the_input_and_off_in_evaluation():
+    model = adapted_model(dropout=0.5)
+    layer, x = model.adapted_layers()[0][1], torch.randn(2, 3, 32)
+    with torch.no_grad(), task_context(model, EMBEDDING):
+        assert torch.equal(layer(x), layer(x))
+        torch.manual_seed(1)
+        found = layer.train()(x)
+        torch.manual_seed(1)
+        noise = dropout_noise(x.shape, 0.5, x.dtype)
+        layer.eval()
+        torch.testing.assert_close(found - layer.base_layer(x), layer(x * noise) - layer.base_layer(x * noise))
+
+
+# --- a task that comes later
+
+
+def test_an_added_task_leaves_the_others_as_they_were(tmp_path):
+    model, tokens = adapted_model(), batch()
+    mixed = [EMBEDDING, GENERATIVE, OTHER_EMBEDDING]
+
+    def outputs(model, *names):
+        found = []
+        for tasks in names:
+            with torch.no_grad(), task_context(model, tasks):
+                found.append(model(tokens).logits)
+        return found
+
+    first = model.tmole_config.initialization
+    before = outputs(model, EMBEDDING, GENERATIVE, mixed)
+    model.add_task("item2item")
+    model.add_task("rerank", "generative")
+    model.add_task("summary", like=GENERATIVE)
+    for old, new in zip(before, outputs(model, EMBEDDING, GENERATIVE, mixed), strict=True):
+        assert torch.equal(old, new)
+    assert model.tmole_config.kinds["item2item"] == "embedding" and model.tmole_config.kinds["summary"] == "generative"
+    added = outputs(model, "item2item", "rerank", "summary")
+    assert (added[0] - before[0]).abs().max() > 1e-3 and (added[1] - before[1]).abs().max() > 1e-3
+    assert torch.equal(added[2], before[1])
+    assert model.tmole_config.initialization != first
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = load_tmole(base_model(), tmp_path / "adapter")
+    assert loaded.tmole_config.initialization == model.tmole_config.initialization
+    for old, new in zip(added, outputs(loaded, "item2item", "rerank", "summary"), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_an_added_task_is_trained_like_any_other():
+    model = adapted_model().train()
+    model.add_task("summary", like=GENERATIVE)
+    with task_context(model, ["summary", "summary", GENERATIVE]):
+        model(batch()).logits.square().mean().backward()
+    tensors = model.adapter_tensors()
+    assert tensors["tmole.z.summary"].grad.abs().max() > 0
+    assert tensors["tmole.z.summary"].data_ptr() != tensors[f"tmole.z.{GENERATIVE}"].data_ptr()
+    assert any(tensors["tmole.z.summary"] is parameter for parameter in model.parameters())
+
+
+def test_added_embeddings_are_drawn_as_the_first_ones():
+    model = adapted_model(task_dim=4096)
+    torch.manual_seed(7)
+    model.add_task("item2item")
+    drawn = model.task_embeddings["item2item"].detach().clone()
+    assert drawn.std().item() == pytest.approx((2 / (4 + 4096)) ** 0.5, rel=0.05)
+
+    def initialization(seed, *names):
+        other = adapted_model(task_dim=4096)
+        torch.manual_seed(seed)
+        for name in names:
+            other.add_task(name, "embedding")
+        return other.tmole_config.initialization
+
+    found = model.tmole_config.initialization
+    assert found == initialization(7, "item2item")
+    assert len({found, initialization(8, "item2item"), initialization(7, "mine"), initialization(7)}) == 4
+    assert initialization(7, "item2item", "mine") not in (found, initialization(7, "mine", "item2item"))
+
+
+def test_tasks_that_cannot_be_added_are_refused_and_nothing_changes():
+    model = adapted_model(experts={"embedding": 2, "shared": 0, "generative": 0}, tasks=[EMBEDDING])
+    before = copy.deepcopy(model.tmole_config), set(model.adapter_tensors())
+    for arguments, error, message in (
+        ({"name": EMBEDDING}, ValueError, "there is 'user2item' already"),
+        ({"name": "query2itm"}, UnknownTaskError, "did you mean 'query2item'"),
+        ({"name": "query2item", "kind": "generative"}, ValueError, "known embedding task"),
+        ({"name": "mine", "kind": "ranking"}, ValueError, "kind of 'mine'"),
+        ({"name": "my.own", "kind": "embedding"}, ValueError, "letters, digits"),
+        ({"name": GENERATIVE}, ValueError, "would see no expert"),
+        ({"name": "mine", "like": "user2itme"}, UnknownTaskError, "did you mean 'user2item'"),
+        ({"name": "mine", "kind": "embedding", "like": "nothing"}, UnknownTaskError, "unknown task 'nothing'"),
+    ):
+        with pytest.raises(error, match=message):
+            model.add_task(**arguments)
+    both = adapted_model()
+    with pytest.raises(UsageError, match="'mine' is generative and cannot start from 'user2item'"):
+        both.add_task("mine", "generative", like=EMBEDDING)
+    assert (model.tmole_config, set(model.adapter_tensors())) == before and "mine" not in both.tmole_config.kinds
 
 
 def test_adapter_is_float32_on_a_bfloat16_base():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recfound_model import TmoleConfig, add_tmole
 from recfound_model.tmole import TmoleModel
@@ -82,3 +82,28 @@ def save_base(folder: Path) -> Path:
     base_model().save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+ARCHITECTURES = {
+    "llama": ({"num_key_value_heads": 2}, ATTENTION),
+    "qwen3": ({"num_key_value_heads": 2, "head_dim": 8}, ATTENTION),
+    "mistral": ({"num_key_value_heads": 2, "sliding_window": 4}, ["q_proj", "v_proj"]),
+    "gemma": ({"num_key_value_heads": 1, "head_dim": 8}, ATTENTION),
+    "gemma2": ({"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4}, ATTENTION),
+    "gemma3_text": ({"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4}, ATTENTION),
+    "gpt_neox": ({"rotary_pct": 0.5}, ["query_key_value", "dense"]),
+}
+"""Type of model -> what its configuration has beside the sizes, and the linear layers of its attention."""
+
+
+def architecture(name: str) -> torch.nn.Module:
+    """A random decoder of two layers, of one of `ARCHITECTURES`; the same at each call."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    own, _ = ARCHITECTURES[name]
+    special = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = AutoConfig.for_model(
+        name, vocab_size=len(tokenizer()), max_position_embeddings=64, initializer_range=0.15, **sizes, **own, **special
+    )
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config).eval()
