@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="pairs of steps that are compared")
     parser.add_argument("--embedding-batch", type=int, default=12)
     parser.add_argument("--generative-batch", type=int, default=6)
-    parser.add_argument("--memory-batch", type=int, default=64, help="embedding samples for the memory part")
+    parser.add_argument("--memory-batch", type=int, default=20, help="embedding samples for the memory part")
     parser.add_argument("--probe-samples", type=int, default=128)
     parser.add_argument("--only", choices=("steps", "scheduler", "memory"))
     parser.add_argument("--part", help=argparse.SUPPRESS)

@@ -14,7 +14,7 @@ from recfound_model.templates import with_defaults
 
 
 def load_base(
-    name: str, revision: str | None = None, dtype: str = "auto"
+    name: str, revision: str | None = None, dtype: str = "auto", attention: str | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a causal language model and its tokenizer, from safetensors, without running code of the repository.
 
@@ -22,6 +22,7 @@ def load_base(
         name: a folder or a repository on the Hub.
         revision: branch, tag or commit on the Hub.
         dtype: `float32`, `bfloat16`, or `auto`: the one that it was saved in.
+        attention: transformers' name of an attention implementation; its own choice where none is named.
 
     Raises:
         RecfoundError: there is no such model, or it cannot be read.
@@ -31,9 +32,13 @@ def load_base(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=dtype if dtype == "auto" else getattr(torch, dtype), use_safetensors=True
+            name,
+            revision=revision,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            attn_implementation=attention,
+            use_safetensors=True,
         )
-    except (OSError, ValueError, HfHubHTTPError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, HfHubHTTPError, SafetensorError) as error:
         first = " ".join(str(error).split())[:300]
         raise RecfoundError(f"base {name}: cannot be loaded: {first}") from None
     return model, with_defaults(tokenizer)

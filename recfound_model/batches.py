@@ -1,7 +1,7 @@
 """Token sequences, how they are laid out for a forward pass, and what is read from the hidden states that it returns.
 
 Three layouts of the same sequences. Padded: one row a sequence, filled up to the longest one. Bucketed: padded too, but
-`chunked` has put sequences of like length into the same pass. Packed: rows as long as the longest sequence, and what
+`passes` has put sequences of like length into the same pass. Packed: rows as long as the longest sequence, and what
 the others leave free is filled with shorter ones; attention keeps the sequences of a row apart. All three give the same
 numbers for a sequence, and differ in how much padding is computed.
 """
@@ -24,6 +24,9 @@ from recfound_data.errors import UsageError
 from recfound_model.tmole import TmoleModel
 
 LayoutName = Literal["padded", "packed"]
+
+MIN_FILL = 0.9
+"""The least share of real tokens in a padded pass: more passes on one hand, less padding on the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +110,12 @@ def packed(sequences: Sequence[TokenSequence], pad_id: int, row_tokens: int = 0)
     return _laid_out(sequences, rows, pad_id, packed=True)
 
 
-def chunked(lengths: Sequence[int], max_tokens: int, layout: LayoutName, row_tokens: int = 0) -> list[list[int]]:
-    """Return sequences grouped into forward passes of bounded size, longest first, with as little padding as may be.
+def passes(lengths: Sequence[int], max_tokens: int, layout: LayoutName, row_tokens: int = 0) -> list[list[int]]:
+    """Return sequences grouped into forward passes of bounded size, longest first, with little padding.
 
-    Padded, a pass holds sequences of like length (buckets). Packed, it holds the longest sequences that are left, and
-    shorter ones in what these leave free; `packed` finds the same rows again.
+    Padded, a pass holds sequences of like length (buckets), and ends where one more would leave less than `MIN_FILL`
+    of it real. Packed, it holds the longest sequences that are left, and shorter ones in what these leave free;
+    `packed` finds the same rows again.
 
     Args:
         lengths: of each sequence.
@@ -122,17 +126,38 @@ def chunked(lengths: Sequence[int], max_tokens: int, layout: LayoutName, row_tok
     Returns:
         Indices into `lengths`, each once; the same lengths give the same groups.
     """
-    remaining, chunks = _ascending(lengths), []
+    remaining, found = _ascending(lengths), list[list[int]]()
     while remaining:
         longest = lengths[remaining[-1]]
         if layout == "packed":
             capacity = max(longest, min(row_tokens, max_tokens))
             rows = max(1, max_tokens // capacity)
-            chunks.append([at for _ in range(rows) for at in _take_row(remaining, lengths, capacity)])
-        else:
-            rows = max(1, max_tokens // longest)
-            chunks.append(remaining[: -rows - 1 : -1])
-            del remaining[-rows:]
+            found.append([at for _ in range(rows) for at in _take_row(remaining, lengths, capacity)])
+            continue
+        bucket: list[int] = []
+        real = 0
+        while remaining and (not bucket or (len(bucket) + 1) * longest <= max_tokens):
+            real += lengths[remaining[-1]]
+            if real < MIN_FILL * (len(bucket) + 1) * longest:
+                break
+            bucket.append(remaining.pop())
+        found.append(bucket)
+    return found
+
+
+def chunked(layouts: Sequence[Layout], max_tokens: int) -> list[list[Layout]]:
+    """Return passes in runs of at most `max_tokens` computed tokens: what may be held in memory together.
+
+    A longer pass stands alone.
+    """
+    chunks: list[list[Layout]] = []
+    size = 0
+    for layout in layouts:
+        if not chunks or size + layout.computed > max_tokens:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(layout)
+        size += layout.computed
     return chunks
 
 

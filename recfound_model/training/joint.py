@@ -25,6 +25,7 @@ from recfound_model.batches import (
     last_hidden,
     packed,
     padded,
+    passes,
     pooled_means,
     predicting,
 )
@@ -108,9 +109,9 @@ class JointObjective:
         pairs = self.collator.pairs(drawn)
         own = self._share([len(text.prompt) + len(text.text) for text in pairs.texts])
         sequences = self.collator.tokenize([pairs.texts[at] for at in own])
-        chunks = self._chunks(sequences)
-        layouts = [self._layout([sequences[at] for at in chunk]) for chunk in chunks]
-        places = torch.tensor([own[at] for chunk in chunks for at in chunk], device=self.accelerator.device)
+        groups = self._passes(sequences)
+        layouts = [self._layout([sequences[at] for at in group]) for group in groups]
+        places = torch.tensor([own[at] for group in groups for at in group], device=self.accelerator.device)
         each: list[Tensor] = []
 
         def loss(vectors: Tensor) -> Tensor:
@@ -118,15 +119,18 @@ class JointObjective:
             return each[0].mean()
 
         if gradient:
-            backward_in_chunks(self._encode, layouts, loss)
+            backward_in_chunks(self._encode, chunked(layouts, self.tokens_per_forward), loss)
         else:
-            loss(torch.cat([self._encode(layout) for layout in layouts]))
+            loss(self._encode(layouts))
         return self._report(_means(pairs.tasks, each[0].detach()), layouts)
 
-    def _encode(self, layout: Layout) -> Tensor:
+    def _encode(self, layouts: Sequence[Layout]) -> Tensor:
         """Return [sequences, size]: pooled, normalised, under bidirectional attention."""
-        with self._routed(layout):
-            return pooled_means(last_hidden(self.model, layout, causal=False), layout)
+        parts = []
+        for layout in layouts:
+            with self._routed(layout):
+                parts.append(pooled_means(last_hidden(self.model, layout, causal=False), layout))
+        return torch.cat(parts)
 
     def _everyones(self, vectors: Tensor, places: Tensor, count: int) -> Tensor:
         """Return [count, size]: the vectors of all processes, with a graph through those of this one."""
@@ -145,7 +149,7 @@ class JointObjective:
         samples = [(task, row) for task, rows in drawn.items() for row in rows]
         own = self._share([sum(len(turn["content"]) for turn in row["prompt"]) for _, row in samples])
         sequences = self.collator.completions([samples[at] for at in own])
-        layouts = [self._layout([sequences[at] for at in chunk]) for chunk in self._chunks(sequences)]
+        layouts = [self._layout([sequences[at] for at in group]) for group in self._passes(sequences)]
         number = {task: at for at, task in enumerate(drawn)}
         device = self.accelerator.device
         tokens = torch.zeros(len(number), device=device)
@@ -181,14 +185,19 @@ class JointObjective:
     def _share(self, lengths: Sequence[int]) -> list[int]:
         return shared_out(lengths, self.accelerator.num_processes)[self.accelerator.process_index]
 
-    def _chunks(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
+    def _passes(self, sequences: Sequence[TokenSequence]) -> list[list[int]]:
         layout: LayoutName = "packed" if self.packing else "padded"
-        return chunked([len(sequence.ids) for sequence in sequences], self.tokens_per_forward, layout)
+        return passes([len(one.ids) for one in sequences], self.tokens_per_forward, layout, self._row_tokens)
 
     def _layout(self, sequences: Sequence[TokenSequence]) -> Layout:
         pad = self.collator.tokenizer.pad_token_id
-        layout = packed(sequences, pad) if self.packing else padded(sequences, pad)
+        layout = packed(sequences, pad, self._row_tokens) if self.packing else padded(sequences, pad)
         return layout.to(self.accelerator.device)
+
+    @property
+    def _row_tokens(self) -> int:
+        """Flash attention costs no more in a long row of short texts; other kernels compute the square of a row."""
+        return self.tokens_per_forward if "flash" in self.model.config._attn_implementation else 0
 
     def _sum(self, values: Tensor) -> Tensor:
         return reduce(values, "sum") if self.accelerator.num_processes > 1 else values

@@ -101,7 +101,7 @@ class Trainer:
         if name == "nano":
             with self.accelerator.main_process_first():
                 name = str(nano_base(recipe.data, recipe.seed, revision=recipe.data_revision))
-        base, tokenizer = load_base(name, recipe.revision, recipe.base_dtype)
+        base, tokenizer = load_base(name, recipe.revision, recipe.base_dtype, recipe.attention)
         torch.manual_seed(recipe.seed)
         try:
             model = add_tmole(base, self._adapter_config(name))

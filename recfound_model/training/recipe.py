@@ -87,6 +87,7 @@ class TrainRecipe(Strict):
         packing: put several short texts into one row, rather than texts of about the same length side by side.
         precision: `bf16` runs the forward passes under autocast.
         base_dtype: the type that the frozen base is held in.
+        attention: the base's attention implementation, by transformers' name, such as `flash_attention_2`.
         gradient_checkpointing: recompute layers in the backward pass, for less memory.
         checkpoint_every: steps between checkpoints.
     """
@@ -119,6 +120,7 @@ class TrainRecipe(Strict):
     packing: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
     base_dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: str | None = None
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=100, ge=1)
 

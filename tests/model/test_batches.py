@@ -12,12 +12,14 @@ from transformers import modeling_flash_attention_utils as flash
 
 from recfound_data.errors import UsageError
 from recfound_model.batches import (
+    MIN_FILL,
     Layout,
     TokenSequence,
     chunked,
     last_hidden,
     packed,
     padded,
+    passes,
     pooled_means,
     predicting,
     same_sequence,
@@ -136,21 +138,42 @@ def in_order(lengths, max_tokens: int) -> list[list[int]]:
 
 @pytest.mark.parametrize("row_tokens", [0, 64, 10_000])
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_chunks_hold_every_sequence_once_within_bounds(layout, row_tokens):
+def test_passes_hold_every_sequence_once_within_bounds(layout, row_tokens):
     draw = random.Random(7)
     lay_out = {"padded": padded, "packed": partial(packed, row_tokens=row_tokens)}[layout]
     for _ in range(40):
         lengths, bound = drawn_lengths(draw, draw.randint(0, 90)), draw.randint(1, 600)
-        chunks = chunked(lengths, bound, layout, row_tokens)
-        assert chunks == chunked(lengths, bound, layout, row_tokens)
-        assert sorted(at for chunk in chunks for at in chunk) == list(range(len(lengths)))
-        longest = [max(lengths[at] for at in chunk) for chunk in chunks]
+        groups = passes(lengths, bound, layout, row_tokens)
+        assert groups == passes(lengths, bound, layout, row_tokens)
+        assert sorted(at for group in groups for at in group) == list(range(len(lengths)))
+        longest = [max(lengths[at] for at in group) for group in groups]
         assert longest == sorted(longest, reverse=True)
-        for chunk in chunks:
-            shape = lay_out([TokenSequence("", [1] * lengths[at], 0) for at in chunk], PAD).input_ids.shape
-            assert shape.numel() <= bound or (len(chunk) == 1 and lengths[chunk[0]] > bound)
-            # and no pass but the last has room for one more row
-            assert shape.numel() + shape[1] > bound - (row_tokens if layout == "packed" else 0) or chunk == chunks[-1]
+        for number, group in enumerate(groups):
+            laid_out = lay_out([TokenSequence("", [1] * lengths[at], 0) for at in group], PAD)
+            width = laid_out.input_ids.shape[1]
+            assert laid_out.computed <= bound or (len(group) == 1 and lengths[group[0]] > bound)
+            assert layout == "packed" or laid_out.fill >= MIN_FILL
+            # No pass but the last has room for one more row, unless that row would be too short for it.
+            if group is not groups[-1]:
+                full = laid_out.computed + width > bound - (row_tokens if layout == "packed" else 0)
+                short = laid_out.tokens + longest[number + 1] < MIN_FILL * (laid_out.computed + width)
+                assert full or (layout == "padded" and short)
+
+
+def test_chunks_are_runs_of_passes_within_bounds():
+    draw = random.Random(8)
+    for bound in (1, 100, 1000, 10**6):
+        given = sequences(drawn_lengths(draw, 120))
+        layouts = [
+            padded([given[at] for at in group], PAD) for group in passes([len(s.ids) for s in given], 300, "padded")
+        ]
+        chunks = chunked(layouts, bound)
+        assert [layout for chunk in chunks for layout in chunk] == layouts
+        sizes = [sum(layout.computed for layout in chunk) for chunk in chunks]
+        assert all(size <= bound or len(chunk) == 1 for size, chunk in zip(sizes, chunks, strict=True))
+        following = [chunk[0].computed for chunk in chunks[1:]]
+        assert all(size + more > bound for size, more in zip(sizes, following, strict=False))
+    assert chunked([], 10) == []
 
 
 def test_sorting_leaves_less_padding_than_the_given_order_and_packing_less_still():
@@ -159,17 +182,16 @@ def test_sorting_leaves_less_padding_than_the_given_order_and_packing_less_still
         lengths = drawn_lengths(draw, count)
         given = sequences(lengths)
         layouts = {
-            name: [lay_out([given[at] for at in chunk], PAD) for chunk in chunks]
-            for name, lay_out, chunks in (
+            name: [lay_out([given[at] for at in group], PAD) for group in groups]
+            for name, lay_out, groups in (
                 ("in order", padded, in_order(lengths, bound)),
-                ("sorted", padded, chunked(lengths, bound, "padded")),
-                ("packed", packed, chunked(lengths, bound, "packed")),
+                ("sorted", padded, passes(lengths, bound, "padded")),
+                ("packed", packed, passes(lengths, bound, "packed")),
             )
         }
-        computed = {name: sum(layout.computed for layout in passes) for name, passes in layouts.items()}
-        assert computed["packed"] <= computed["sorted"] < computed["in order"]
-        assert len(layouts["packed"]) <= len(layouts["sorted"]) <= len(layouts["in order"])
-        assert sum(lengths) / computed["packed"] > 0.93
+        fill = {name: sum(lengths) / sum(one.computed for one in found) for name, found in layouts.items()}
+        assert fill["in order"] < 0.7 and fill["sorted"] > 0.9 and fill["packed"] > 0.93
+        assert len(layouts["packed"]) <= len(layouts["in order"])
 
 
 # --- attention

@@ -182,7 +182,7 @@ def test_a_token_of_a_text_sees_what_follows_it(trainer):
         layout = made.objective._layout([type(sequence)("query2item", ids, sequence.marked)])
         layout.marked[:, sequence.marked + 1 :] = False
         with torch.no_grad():
-            embedded.append(made.objective._encode(layout))
+            embedded.append(made.objective._encode([layout]))
     assert (embedded[0] - embedded[1]).abs().max() > 1e-3
 
 

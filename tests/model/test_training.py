@@ -350,6 +350,7 @@ def test_what_a_recipe_names_and_is_not_there_is_refused(recipe, base, capsys, t
     assert "nowhere.yaml: no such recipe" in refused(capsys, [f"{nowhere}.yaml"], 2)
     assert f"{nowhere}: no such dataset folder" in refused(capsys, [recipe(data=nowhere)], 1)
     assert f"base {nowhere}: " in refused(capsys, [recipe(base=nowhere)], 1)
+    assert "FlashAttention2" in refused(capsys, [recipe(attention="flash_attention_2")], 1)
     assert "has no checkpoint to resume from" in refused(capsys, [recipe(), "--resume"], 1)
     (tmp_path / "nowhere").mkdir()
     assert "the folder holds no config.json" in refused(capsys, [recipe(base=nowhere)], 1)
