@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"recfound: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         return 1
+    if result is None:  # a process that another one speaks for
+        return 0
     if options.json:
         print(json.dumps(_plain(result), ensure_ascii=False))
     elif (text := options.show(result)) is not None:
@@ -342,7 +344,8 @@ def _show_description(description: Any) -> str:
 
 def _show_train(summary: Any) -> str:
     losses = ", ".join(f"{task} {loss:.3f}" for task, loss in summary.losses.items())
-    return f"{summary.path}/adapter: {summary.steps:,} steps; last losses: {losses}"
+    best = "" if summary.best is None else f"\nbest: {summary.best}, validation losses {summary.score:.1%} of the first"
+    return f"{summary.path}/adapter: {summary.steps:,} steps; last losses: {losses}{best}"
 
 
 def _show_path(result: Any) -> str:

@@ -13,7 +13,10 @@ A group without experts has no tensors. Everything is float32.
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -155,11 +158,21 @@ def fingerprint(tensors: Mapping[str, Tensor], descends_from: str | None = None)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Writes a safetensors file whose bytes depend on names and values only."""
+    """Writes a safetensors file whose bytes depend on names and values only.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
     # contiguous().clone(): safetensors refuses tensors that share memory.
     plain = {key: tensors[key].detach().cpu().contiguous().clone() for key in sorted(tensors)}
     # One key: safetensors does not order the keys of its metadata.
-    save_file(plain, file, metadata={"format": "pt"})
+    try:
+        save_file(plain, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # safetensors wraps what the operating system says.
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(file)) from error
 
 
 def write_adapter(out: str | Path, config: TmoleConfig, tensors: Mapping[str, Tensor]) -> None:

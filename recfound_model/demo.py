@@ -87,7 +87,8 @@ def demo(out: str | Path, seed: int = 0) -> DemoSummary:
     with _timed("base", seconds):
         shutil.copytree(nano_base(data, seed), folder / "base")
     with _timed("train", seconds):
-        run = train(demo_recipe(folder, seed)).path
+        train(demo_recipe(folder, seed))
+        run = folder / "run"
     with _timed("merge and export", seconds):
         last = sorted((run / "checkpoints").iterdir())[-2:]
         merge_adapters(last, folder / "merged")

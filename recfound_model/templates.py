@@ -29,13 +29,17 @@ def query_prompt(instruction: str) -> str:
     return f"Instruct: {instruction}\nQuery:\n"
 
 
-def task_prompts(task: str) -> dict[str, str]:
+def instruction_of(task: str) -> str:
+    """Return the canonical instruction of an embedding task; of one's own, what its samples get that name none."""
+    return BUILDERS[task].phrasings[0] if task in BUILDERS else f"Retrieve what fits, task {task}."
+
+
+def task_prompts(task: str, instruction: str | None = None) -> dict[str, str]:
     """Return the prompts `query` and `document` that an embedding task is evaluated and exported with.
 
-    They hold the canonical phrasing of the task's instruction; training sees all phrasings.
+    They hold one phrasing, `instruction` or else the canonical one; training sees all phrasings.
     """
-    phrasings = BUILDERS[task].phrasings if task in BUILDERS else (f"Retrieve what fits, task {task}.",)
-    return {"query": query_prompt(phrasings[0]), "document": DOCUMENT_PROMPT}
+    return {"query": query_prompt(instruction or instruction_of(task)), "document": DOCUMENT_PROMPT}
 
 
 def with_defaults(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -21,12 +21,12 @@ from recfound_model.templates import DOCUMENT_PROMPT, completion_ids, query_prom
 
 Row = Mapping[str, Any]
 Drawn = Mapping[str, Sequence[Row]]
-"""Task -> the samples drawn of it."""
+"""Task, or other source of samples -> the samples drawn of it."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text to embed: its task, the prompt before it, itself, and the tokens that both may have."""
+    """A text to embed: the task that it is routed as, the prompt before it, itself, and how many tokens both may be."""
 
     task: str
     prompt: str
@@ -40,7 +40,7 @@ class Pairs:
 
     Attributes:
         texts: all anchors, then all documents, each distinct document of a task once.
-        tasks: the task of each anchor.
+        tasks: the task, or other source, of each anchor.
         positives: [anchors], where each anchor's positive stands among the documents.
         excluded: [anchors, documents], true where a document is no negative of the anchor.
     """
@@ -62,6 +62,8 @@ class Collator:
     Attributes:
         negatives: whose documents are negatives of an anchor: those of its own task, or all of the step.
         known: all training positives of an anchor, by `anchor_id`; they are no negatives of it.
+        routing: the adapter's task that the texts of a source of samples are routed as, for those sources that are no
+            task of the adapter. Losses and negatives go by the source.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -71,16 +73,25 @@ class Collator:
     negatives_per_pair: int
     negatives: Literal["same_task", "all"] = "same_task"
     known: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    routing: Mapping[str, str] = field(default_factory=dict)
 
     def pairs(self, drawn: Drawn) -> Pairs:
-        """Return the embedding samples of a step, by task, as one set of texts."""
+        """Return the embedding samples of a step, by task, as one set of texts.
+
+        A sample without hard negatives has no `negative_ids`: the documents of other samples are its negatives.
+        """
         rows = [(task, row) for task, samples in drawn.items() for row in samples]
         documents = {(task, row["positive_id"]): row["positive"] for task, row in rows}
         for task, row in rows:
             others = [row["negative"], *row["more_negatives"]][: self.negatives_per_pair]
             documents |= {(task, item): text for item, text in zip(row["negative_ids"], others, strict=False)}
-        texts = [Text(task, query_prompt(row["instruction"]), row["anchor"], self.query_tokens) for task, row in rows]
-        texts += [Text(task, DOCUMENT_PROMPT, text, self.document_tokens) for (task, _), text in documents.items()]
+        route = {task: self.routing.get(task, task) for task in drawn}
+        texts = [
+            Text(route[task], query_prompt(row["instruction"]), row["anchor"], self.query_tokens) for task, row in rows
+        ]
+        texts += [
+            Text(route[task], DOCUMENT_PROMPT, text, self.document_tokens) for (task, _), text in documents.items()
+        ]
         place = {key: at for at, key in enumerate(documents)}
         return Pairs(
             texts=tuple(texts),

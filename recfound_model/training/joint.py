@@ -92,6 +92,20 @@ class JointObjective:
         finally:
             self.model.train(was_training)
 
+    def planned(self, embedding: Drawn, generative: Drawn) -> tuple[int, int, int]:
+        """Return the tokens, padding included, of a step's passes: all, those run twice, those of the largest chunk."""
+        kept = repeated = largest = 0
+        if embedding:
+            _, sequences = self._own_texts(self.collator.pairs(embedding))
+            layouts = [self._layout([sequences[at] for at in group]) for group in self._passes(sequences)]
+            chunks = [sum(layout.computed for layout in c) for c in chunked(layouts, self.tokens_per_forward)]
+            kept, repeated, largest = sum(chunks), sum(chunks[:-1]), max(chunks)
+        sequences = self._own_completions(generative)
+        for group in self._passes(sequences):
+            computed = self._layout([sequences[at] for at in group]).computed
+            kept, largest = kept + computed, max(largest, computed)
+        return kept, repeated, largest
+
     def _over(self, embedding: Drawn, generative: Drawn, gradient: bool) -> StepLosses:
         parts = []
         for drawn, part in ((embedding, self._contrastive), (generative, self._completions)):
@@ -107,8 +121,7 @@ class JointObjective:
 
     def _contrastive(self, drawn: Drawn, gradient: bool) -> StepLosses:
         pairs = self.collator.pairs(drawn)
-        own = self._share([len(text.prompt) + len(text.text) for text in pairs.texts])
-        sequences = self.collator.tokenize([pairs.texts[at] for at in own])
+        own, sequences = self._own_texts(pairs)
         groups = self._passes(sequences)
         layouts = [self._layout([sequences[at] for at in group]) for group in groups]
         places = torch.tensor([own[at] for group in groups for at in group], device=self.accelerator.device)
@@ -146,9 +159,7 @@ class JointObjective:
         return info_nce(anchors, documents, pairs.positives.to(device), pairs.excluded.to(device), self.temperature)
 
     def _completions(self, drawn: Drawn, gradient: bool) -> StepLosses:
-        samples = [(task, row) for task, rows in drawn.items() for row in rows]
-        own = self._share([sum(len(turn["content"]) for turn in row["prompt"]) for _, row in samples])
-        sequences = self.collator.completions([samples[at] for at in own])
+        sequences = self._own_completions(drawn)
         layouts = [self._layout([sequences[at] for at in group]) for group in self._passes(sequences)]
         number = {task: at for at, task in enumerate(drawn)}
         device = self.accelerator.device
@@ -181,6 +192,17 @@ class JointObjective:
         token_tasks = layout.sequence.clamp(min=0) if layout.packed else None
         with task_context(self.model, layout.tasks, token_tasks=token_tasks), self.accelerator.autocast():
             yield
+
+    def _own_texts(self, pairs: Pairs) -> tuple[list[int], list[TokenSequence]]:
+        """Return the places of the texts that are this process's, and their tokens."""
+        own = self._share([len(text.prompt) + len(text.text) for text in pairs.texts])
+        return own, self.collator.tokenize([pairs.texts[at] for at in own])
+
+    def _own_completions(self, drawn: Drawn) -> list[TokenSequence]:
+        """Return the tokens of the generative samples that are this process's."""
+        samples = [(task, row) for task, rows in drawn.items() for row in rows]
+        own = self._share([sum(len(turn["content"]) for turn in row["prompt"]) for _, row in samples])
+        return self.collator.completions([samples[at] for at in own])
 
     def _share(self, lengths: Sequence[int]) -> list[int]:
         return shared_out(lengths, self.accelerator.num_processes)[self.accelerator.process_index]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import copy
 import math
 import time
 from collections.abc import Iterable
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.progress import Progress, say
@@ -24,10 +24,26 @@ from recfound_model.nano import nano_base
 from recfound_model.scheduling.scheduler import FixedShares, SampleScheduler
 from recfound_model.templates import task_prompts
 from recfound_model.tmole import TmoleModel, add_tmole
-from recfound_model.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from recfound_model.training.checkpoints import (
+    Standing,
+    TrainingState,
+    checkpoint_folder,
+    latest_checkpoint,
+    load_checkpoint,
+    prune_checkpoints,
+    remove_partial_checkpoints,
+    save_checkpoint,
+)
 from recfound_model.training.collating import Collator, Drawn
+from recfound_model.training.estimates import (
+    Estimate,
+    activation_bytes,
+    parameter_bytes,
+    step_seconds,
+)
 from recfound_model.training.joint import JointObjective, sum_gradients
 from recfound_model.training.recipe import TrainRecipe
+from recfound_model.training.record import cut_back, recording, require_trackers, write_recipe
 from recfound_model.training.streams import (
     Stream,
     chosen_tasks,
@@ -38,52 +54,64 @@ from recfound_model.training.streams import (
     task_names,
 )
 
-METRICS = "metrics.jsonl"
 KINDS: tuple[Kind, ...] = ("embedding", "generative")
 
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """Where a run is, how many steps it took now, and its last step's losses by task."""
+    """What a run came to.
+
+    Attributes:
+        path: its folder.
+        steps: how many it took now.
+        losses: of its last step, by task.
+        best: the checkpoint that did best on the validation samples, where the recipe has them measured.
+        score: the mean over tasks of its validation losses relative to the first ones measured.
+    """
 
     path: Path
     steps: int
     losses: dict[str, float]
+    best: Path | None
+    score: float
 
 
-def train(recipe: TrainRecipe, resume: bool = False) -> TrainSummary:
+def train(recipe: TrainRecipe, resume: bool = False) -> TrainSummary | None:
     """Train one adapter on all tasks of a recipe; the run's folder is written as the contract says.
+
+    Under a launcher (`accelerate launch`, `torchrun`) all processes call it; the main one writes.
+
+    Returns:
+        A summary, or None on processes other than the main one.
 
     Raises:
         UsageError: the recipe asks for what the data lacks, or the run's folder is taken.
-        RecfoundError: data or base cannot be read, or a loss is not finite.
+        RecfoundError: data or base cannot be read, a loss is not finite, or a checkpoint cannot be written.
     """
     run = Path(recipe.out)
     start = latest_checkpoint(run) if resume else None
     if not resume and run.exists() and any(run.iterdir()):
         raise UsageError(f"{run}: a run is there already; continue it with --resume or name another `out`")
+    require_trackers(list(recipe.trackers))
     trainer = Trainer(recipe)
-    first = 0
-    if start is not None:
-        first = load_checkpoint(start, trainer.model, trainer.optimizer, trainer.streams, trainer.scheduler)
-        if first > recipe.steps:
-            raise UsageError(f"{run}: is at step {first} already, and the recipe has {recipe.steps} steps")
-        say(f"resuming at step {first}")
+    first = 0 if start is None else load_checkpoint(start, trainer.state)
+    if first > recipe.steps:
+        raise UsageError(f"{run}: is at step {first} already, and the recipe has {recipe.steps} steps")
     if trainer.accelerator.is_main_process:
-        run.mkdir(parents=True, exist_ok=True)
-        written = recipe.model_dump(mode="json")
-        (run / "recipe.yaml").write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
-        _cut_back(run / METRICS, first)
+        write_recipe(run, recipe)
+        cut_back(run, first)
+        remove_partial_checkpoints(run)
         if start is None:
             # The first checkpoint is the adapter as it was drawn: TIES and its kin merge what changed since.
-            trainer.save(run, 0)
-    return trainer.run(run, first)
-
-
-def _cut_back(metrics: Path, step: int) -> None:
-    """Keep the first `step` lines, one a step; the last one may be half a line where the run was killed."""
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
-    metrics.write_text("".join(lines[:step]), encoding="utf-8")
+            save_checkpoint(run, 0, trainer.state)
+        else:
+            say(f"resuming at step {first}")
+    losses = trainer.run(run, first)
+    if not trainer.accelerator.is_main_process:
+        return None
+    standing = trainer.state.standing
+    best = None if standing.best is None else checkpoint_folder(run, standing.best)
+    return TrainSummary(run, recipe.steps - first, losses, best, standing.score)
 
 
 class Trainer:
@@ -91,12 +119,17 @@ class Trainer:
 
     def __init__(self, recipe: TrainRecipe) -> None:
         self.recipe = recipe
-        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if recipe.precision == "bf16" else "no",
+            log_with=list(recipe.trackers) or None,
+            project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "logs")),
+        )
         tasks = chosen_tasks(recipe.tasks, task_names(recipe.data, recipe.data_revision), recipe.data)
         self.kinds = {task: TASKS[task].kind for task in tasks}
         self.streams = self._streams("train", self.kinds)
         self.scheduler = self._scheduler()
-        self.probe = self._probe() if recipe.scheduler.signal == "probe" else None
+        self.probe = self._held_out(recipe.scheduler.probe_samples) if recipe.scheduler.signal == "probe" else None
+        self.validation = self._held_out(recipe.validation.samples) if recipe.validation.every else None
         name = recipe.base
         if name == "nano":
             with self.accelerator.main_process_first():
@@ -112,6 +145,7 @@ class Trainer:
         self.model: TmoleModel = model.to(self.accelerator.device).train()
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.state = TrainingState(self.model, self.optimizer, self.streams, self.scheduler, Standing())
         known = {}
         if "embedding" in self.kinds.values():
             known = known_positives(load_split(recipe.data, "qrels", "train", recipe.data_revision).to_polars())
@@ -177,18 +211,18 @@ class Trainer:
         """How many samples of each kind a step holds."""
         return {"embedding": self.recipe.embedding_batch, "generative": self.recipe.generative_batch}
 
-    def _probe(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the validation samples that convergence is measured on."""
+    def _held_out(self, samples: int) -> Drawn:
+        """Return validation samples of each task that is trained."""
         recipe = self.recipe
         trained = [task for tasks in self.scheduler.groups.values() for task in tasks]
         for task in trained:
             if "validation" not in split_names(recipe.data, task, recipe.data_revision):
-                raise UsageError(f"scheduler.signal: {task} has no validation split to probe; use `losses`")
+                raise UsageError(
+                    f"{task} has no validation split to measure; set scheduler.signal to losses and "
+                    "validation.every to 0, or train without the task"
+                )
         streams = self._streams("validation", trained)
-        return {
-            task: stream.draw(min(recipe.scheduler.probe_samples, len(stream.samples)))
-            for task, stream in streams.items()
-        }
+        return {task: stream.draw(min(samples, len(stream.samples))) for task, stream in streams.items()}
 
     def _adapter_config(self, base: str) -> TmoleConfig:
         recipe = self.recipe
@@ -202,38 +236,72 @@ class Trainer:
             **recipe.adapter.model_dump(),
         )
 
-    def save(self, run: Path, step: int) -> None:
-        """Write a checkpoint of a run."""
-        save_checkpoint(run, step, self.model, self.optimizer, self.streams, self.scheduler)
+    def run(self, run: Path, first: int) -> dict[str, float]:
+        """Take the steps after `first`, and return the last losses.
 
-    def run(self, run: Path, first: int) -> TrainSummary:
-        """Take the steps after `first`; the main process writes metrics, checkpoints and the adapter."""
-        recipe, losses = self.recipe, {}
+        The main process writes metrics, checkpoints and, at the end, the adapter.
+        """
+        recipe, losses = self.recipe, dict[str, float]()
+        estimate = self.estimate(recipe.steps - first)
         if not self.accelerator.is_main_process:
             for step in range(first + 1, recipe.steps + 1):
                 losses = self.step(step)["losses"]
-            self.accelerator.wait_for_everyone()
-            return TrainSummary(run, recipe.steps - first, losses)
+            self.accelerator.end_training()
+            return losses
         shares = ", ".join(f"{task} {share:.0%}" for task, share in self.scheduler.shares.items() if share)
         say(f"{len(self.trained)} tensors, {sum(p.numel() for p in self.trained):,} parameters; shares: {shares}")
+        say(str(estimate))
         with (
-            (run / METRICS).open("a", encoding="utf-8") as metrics,
+            recording(run, recipe, self.accelerator) as metrics,
             Progress("train", recipe.steps - first) as progress,
         ):
             for step in range(first + 1, recipe.steps + 1):
                 started = time.monotonic()
                 record = self.step(step)
                 record["seconds"] = round(time.monotonic() - started, 3)
-                metrics.write(json.dumps(record) + "\n")
-                metrics.flush()
+                metrics.append(record)
                 losses = record["losses"]
                 shown = {task: f"{loss:.3f}" for task, loss in losses.items()}
                 progress.advance(facts=shown | {"tokens/s": f"{record['tokens'] / max(record['seconds'], 1e-9):,.0f}"})
-                if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-                    self.save(run, step)
+                if step % recipe.checkpoint_every == 0 or step in (recipe.steps, self.state.standing.best):
+                    save_checkpoint(run, step, self.state)
+                    if recipe.keep_checkpoints is not None:
+                        prune_checkpoints(run, recipe.keep_checkpoints, self.state.standing.best)
         self.model.save_pretrained(run / "adapter")
-        self.accelerator.wait_for_everyone()
-        return TrainSummary(run, recipe.steps - first, losses)
+        self.accelerator.end_training()
+        return losses
+
+    def estimate(self, steps: int) -> Estimate:
+        """Return what `steps` steps need, from the samples of one and the forward passes of an eighth of them."""
+        counts = copy.deepcopy(self.scheduler).allocate({kind: self.totals[kind] for kind in self.scheduler.groups})
+        drawn = {task: Stream(task, self.streams[task].samples, 0).draw(n) for task, n in counts.items() if n}
+        kept, repeated, largest = self.objective.planned(*self._by_kind(drawn))
+        few = self._by_kind({task: rows[: math.ceil(len(rows) / 8)] for task, rows in drawn.items()})
+        self.objective.losses(*few)  # the first pass of a process pays for more than itself
+        started = time.perf_counter()
+        computed = self.objective.losses(*few).computed
+        forward = (time.perf_counter() - started) * self.accelerator.num_processes / computed
+        decoder, recompute = self.model.get_decoder(), self.recipe.gradient_checkpointing
+        half = self.recipe.precision == "bf16"
+        dropped = sum(layer.in_features for _, layer in self.model.adapted_layers())
+        frozen = [p for p in self.model.parameters() if not p.requires_grad]
+        shape = decoder.config
+        return Estimate(
+            base=parameter_bytes(frozen),
+            adapter=4 * parameter_bytes(self.trained),
+            activations=activation_bytes(
+                shape.num_hidden_layers,
+                shape.hidden_size,
+                getattr(shape, "intermediate_size", 4 * shape.hidden_size),
+                dropped if self.recipe.adapter.dropout else 0,
+                largest,
+                2 if half else 4,
+                recompute,
+            ),
+            tokens=kept,
+            seconds=step_seconds(forward, kept, repeated + recompute * kept),
+            steps=steps,
+        )
 
     def step(self, step: int) -> dict[str, Any]:
         """Take one optimizer step and return its metrics.
@@ -260,7 +328,7 @@ class Trainer:
         self.scheduler.observe(signal)
         record = {
             "step": step,
-            "losses": {task: round(loss, 6) for task, loss in found.losses.items()},
+            "losses": _rounded(found.losses),
             "samples": {task: len(rows) for task, rows in drawn.items()},
             "learning_rate": rate,
             "grad_norm": round(norm, 6),
@@ -268,7 +336,12 @@ class Trainer:
             "computed": found.computed,
         }
         if self.probe is not None and signal:
-            record["probe"] = {task: round(loss, 6) for task, loss in signal.items()}
+            record["probe"] = _rounded(signal)
+        every = recipe.validation.every
+        if self.validation is not None and (step % every == 0 or step == recipe.steps):
+            losses = self.objective.losses(*self._by_kind(self.validation)).losses
+            self.state.standing.take(step, losses)
+            record["validation"] = _rounded(losses)
         return record
 
     def _by_kind(self, drawn: Drawn) -> tuple[Drawn, Drawn]:
@@ -290,6 +363,10 @@ class Trainer:
         if (step - 1) % self.recipe.scheduler.probe_every:
             return {}
         return self.objective.losses(*self._by_kind(self.probe or {})).losses
+
+
+def _rounded(losses: dict[str, float]) -> dict[str, float]:
+    return {task: round(loss, 6) for task, loss in losses.items()}
 
 
 def learning_rate(step: int, recipe: TrainRecipe) -> float:

@@ -53,6 +53,18 @@ class SchedulerSettings(Strict):
     probe_samples: int = Field(default=128, ge=1)
 
 
+class ValidationSettings(Strict):
+    """When losses are measured on the validation split, and which checkpoints stay.
+
+    Attributes:
+        every: steps between measurements, with one after the last step; 0 for none.
+        samples: validation samples of each task, the same ones each time.
+    """
+
+    every: int = Field(default=0, ge=0)
+    samples: int = Field(default=64, ge=1)
+
+
 class TrainRecipe(Strict):
     """All that `recfound model train` needs.
 
@@ -89,7 +101,10 @@ class TrainRecipe(Strict):
         base_dtype: the type that the frozen base is held in.
         attention: the base's attention implementation, by transformers' name, such as `flash_attention_2`.
         gradient_checkpointing: recompute layers in the backward pass, for less memory.
+        validation: see `ValidationSettings`.
         checkpoint_every: steps between checkpoints.
+        keep_checkpoints: how many of the last ones stay, besides the first and the best by validation; all by default.
+        trackers: where accelerate sends the metrics besides `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`.
     """
 
     base: str
@@ -122,7 +137,10 @@ class TrainRecipe(Strict):
     base_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: str | None = None
     gradient_checkpointing: bool = False
+    validation: ValidationSettings = ValidationSettings()
     checkpoint_every: int = Field(default=100, ge=1)
+    keep_checkpoints: int | None = Field(default=None, ge=1)
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:

@@ -1,5 +1,7 @@
 """What a step is made of: no false negatives, each document once, and the same for any number of processes."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 import torch
@@ -24,7 +26,7 @@ def row(anchor: str, positive: str, *negatives: str, **texts: str) -> dict:
         "anchor_id": anchor,
         "positive": named[positive],
         "positive_id": positive,
-        "negative": named[negatives[0]],
+        "negative": named[negatives[0]] if negatives else None,
         "more_negatives": [named[key] for key in negatives[1:]],
         "negative_ids": list(negatives),
     }
@@ -153,6 +155,26 @@ def test_masks_agree_with_a_slow_double_loop(collator):
                 expected = item in right or documents[column].text == sample["positive"]
                 expected |= negatives == "same_task" and other != task
                 assert bool(pairs.excluded[at, column]) == expected
+
+
+def test_pairs_without_hard_negatives_have_the_other_pairs_documents(collate):
+    rows = [row("a", "p"), row("b", "q", "n"), row("c", "r")]
+    for count in (0, 1):
+        texts, positives, excluded = collate(rows, negatives_per_pair=count)
+        assert sorted(texts) == ["n", "p", "q", "r"][1 - count :] and positives == ["p", "q", "r"]
+        assert excluded == [{"p"}, {"q"}, {"r"}]
+    assert collate([row("a", "p")]) == (["p"], ["p"], [{"p"}])
+
+
+def test_a_source_of_samples_is_routed_as_a_task_and_keeps_its_name(collator):
+    drawn = {"query2item": [row("a", "p", "n")], "extra": [row("b", "p", "m"), row("c", "q")]}
+    plain = collator().pairs(drawn)
+    routed = replace(collator(), routing={"extra": "query2item"}).pairs(drawn)
+    assert routed.tasks == plain.tasks == ("query2item", "extra", "extra")
+    assert {text.task for text in routed.texts} == {"query2item"}
+    assert {text.task for text in plain.texts} == {"query2item", "extra"}
+    assert [text.text for text in routed.texts] == [text.text for text in plain.texts]
+    assert routed.excluded.equal(plain.excluded) and routed.positives.equal(plain.positives)
 
 
 def test_each_text_is_its_own_after_its_own_prompt(collator, tokenizer):

@@ -1,15 +1,12 @@
 """The step of training: chunks, layouts and processes change no gradient; what a batch does not hold does not count."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from processes import launch
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -229,34 +226,14 @@ trainer.accelerator.end_training()
 """
 
 
-def launch(script: str, arguments: list[str], processes: int = 2) -> None:
-    """Runs a script in several processes on this machine, with gloo."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
-    shared |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", script, *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    said = [process.communicate(timeout=240)[0] for process in started]
-    assert [process.returncode for process in started] == [0] * processes, "\n".join(said)
-
-
 @pytest.mark.parametrize("changes", [{}, {"negatives": "all", "tokens_per_forward": 150}], ids=["one pass", "chunks"])
 def test_two_processes_give_the_gradient_of_one(trainer, tmp_path, changes):
     one = trainer(**changes)
     expected_losses = one.objective.backward(*draws(one))
     expected = gradients(one)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(one.recipe.model_dump(mode="json")))
-    launch(WORKER, [str(tmp_path), str(Path(__file__).parent)])
+    codes, said = launch(WORKER, [str(tmp_path), str(Path(__file__).parent)], processes=2)
+    assert codes == [0, 0], said
     parts = [load_file(tmp_path / f"own-{rank}.safetensors") for rank in (0, 1)]
     for rank in (0, 1):
         losses, tokens = json.loads((tmp_path / f"losses-{rank}.json").read_text())

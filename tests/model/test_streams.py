@@ -11,7 +11,14 @@ import pytest
 from datasets import Dataset
 
 from recfound_data.errors import RecfoundError, UsageError
-from recfound_model.training.streams import Stream, chosen_tasks, load_split, task_names
+from recfound_model.training.streams import (
+    Stream,
+    known_positives,
+    load_samples,
+    load_split,
+    task_kinds,
+    training_positives,
+)
 
 SAMPLES = Dataset.from_list([{"id": str(number), "texts": ["a"] * number} for number in range(7)])
 
@@ -60,17 +67,27 @@ def test_a_stream_continues_from_its_cursor(cursor):
 
 def test_tasks_and_splits_of_a_dataset(dataset):
     tasks = ["user2item", "query2item", "item2item", "sequential_recommendation"]
-    assert task_names(dataset) == tasks
+    kinds = ["embedding"] * 3 + ["generative"]
+    found = task_kinds(dataset)
+    assert list(found.items()) == list(zip(tasks, kinds, strict=True))
     for task in tasks:
         files = Path(dataset, "data", task).glob("train-*.parquet")
-        assert load_split(dataset, task, "train")["id"] == pl.read_parquet(list(files))["id"].to_list()
+        assert load_samples(dataset, task, found[task], "train")["id"] == pl.read_parquet(list(files))["id"].to_list()
 
 
-def test_chosen_tasks_are_those_named_or_all():
-    assert chosen_tasks([], ["a", "b"], "data") == ["a", "b"]
-    assert chosen_tasks(["b"], ["a", "b"], "data") == ["b"]
-    with pytest.raises(UsageError, match="task 'c' is not in data, which has a, b"):
-        chosen_tasks(["a", "c"], ["a", "b"], "data")
+def test_tasks_are_those_named_in_their_order_or_all(dataset):
+    wanted = {"sequential_recommendation": "generative", "user2item": "embedding"}
+    assert list(task_kinds(dataset, wanted=list(wanted)).items()) == list(wanted.items())
+    has = r"which has item2item, query2item, sequential_recommendation, user2item$"
+    with pytest.raises(UsageError, match=rf"task 'query_rewriting' is not in .*, {has}"):
+        task_kinds(dataset, wanted=["user2item", "query_rewriting"])
+
+
+def test_known_positives_of_the_catalogues_tasks_are_the_judgements(dataset):
+    judged = known_positives(load_split(dataset, "qrels", "train").to_polars())
+    samples = {"query2item": load_split(dataset, "query2item", "train")}
+    assert training_positives(dataset, samples) == judged
+    assert training_positives(dataset, {}) == {}
 
 
 def refusal(action, kind=RecfoundError) -> str:
@@ -84,11 +101,11 @@ def refusal(action, kind=RecfoundError) -> str:
 
 def test_data_that_cannot_be_read_is_refused_in_one_line(dataset, tmp_path):
     missing, empty = str(tmp_path / "nowhere"), tmp_path / "empty"
-    assert "nowhere: no such dataset folder" in refusal(lambda: task_names(missing))
+    assert "nowhere: no such dataset folder" in refusal(lambda: task_kinds(missing))
     empty.mkdir()
-    assert f"{empty}: is no dataset that can be read" in refusal(lambda: task_names(str(empty)))
+    assert f"{empty}: is no dataset that can be read" in refusal(lambda: task_kinds(str(empty)))
     (empty / "notes.txt").write_text("words\n")
-    assert f"{empty}: has no task; its configurations are default" in refusal(lambda: task_names(str(empty)))
+    assert f"{empty}: has no task; its configurations are default" in refusal(lambda: task_kinds(str(empty)))
     for data, task, split in ((dataset, "query_rewriting", "train"), (dataset, "user2item", "x"), (missing, "a", "b")):
         found = refusal(lambda where=(data, task, split): load_split(*where))
         assert found.startswith(f"{data}: {task}, {split}: cannot be loaded: "), found

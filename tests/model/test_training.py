@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -271,7 +272,7 @@ def test_a_probe_needs_a_validation_split(recipe, dataset, capsys, tmp_path):
     info["splits"] = [one for one in info["splits"] if one["name"] != "validation"]
     card.write_text(f"---\n{yaml.safe_dump(front)}---\n{text}")
     arguments = [recipe(data=str(tmp_path / "data")), "--set", "scheduler.signal=probe"]
-    assert "scheduler.signal: item2item has no validation split to probe" in refused(capsys, arguments, 2)
+    assert "item2item has no validation split to measure; set scheduler.signal" in refused(capsys, arguments, 2)
 
 
 def test_a_trained_adapter_loads_on_a_fresh_base_elsewhere(settings, base, tmp_path):
@@ -285,6 +286,46 @@ def test_a_trained_adapter_loads_on_a_fresh_base_elsewhere(settings, base, tmp_p
     drawn = {"user2item": trainer.streams["user2item"].draw(3)}, {GENERATIVE: trainer.streams[GENERATIVE].draw(2)}
     elsewhere = replace(trainer.objective, model=loaded)
     assert trainer.objective.losses(*drawn) == elsewhere.losses(*drawn)
+
+
+# --- what stays of a run, and where else its metrics go
+
+
+def test_the_best_checkpoint_is_named_and_stays(recipe, capsys, tmp_path):
+    path = recipe(steps=8, checkpoint_every=2, keep_checkpoints=2, validation={"every": 1, "samples": 6})
+    assert main(["model", "train", path, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    records = metrics(tmp_path / "run")
+    relative = [
+        sum(record["validation"][task] / records[0]["validation"][task] for task in record["validation"]) / 4
+        for record in records
+    ]
+    best = relative.index(min(relative)) + 1
+    assert summary["score"] == pytest.approx(min(relative), rel=1e-4) and best > 1
+    assert summary["best"] == str(tmp_path / "run" / "checkpoints" / f"step-{best:06d}")
+    # Without a checkpoint at each of its steps the best one is there all the same.
+    kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {f"step-{best:06d}", "step-000000", "step-000008"} <= kept and len(kept) <= 4
+
+
+def test_validation_runs_every_few_steps_and_at_the_end(recipe, tmp_path):
+    assert main(["model", "train", recipe(steps=5, validation={"every": 2, "samples": 3})]) == 0
+    assert [record["step"] for record in metrics(tmp_path / "run") if "validation" in record] == [2, 4, 5]
+
+
+def test_trackers_are_sent_the_metrics(recipe, tmp_path):
+    assert main(["model", "train", recipe(steps=2, trackers=["tensorboard"])]) == 0
+    held = b"".join(path.read_bytes() for path in (tmp_path / "run" / "logs").rglob("events*"))
+    assert b"losses/user2item" in held and b"learning_rate" in held
+
+
+def test_the_estimate_is_of_the_right_order(recipe, capsys, tmp_path):
+    assert main(["model", "train", recipe(steps=6)]) == 0
+    said = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("estimate: "))
+    tokens, seconds = re.search(r"; ([\d,]+) tokens and ([\d.e-]+) s a step", said).groups()
+    records = metrics(tmp_path / "run")
+    assert int(tokens.replace(",", "")) == pytest.approx(records[0]["computed"], rel=0.4)
+    assert 0.1 < float(seconds) / records[-1]["seconds"] < 10
 
 
 # --- refusals
@@ -319,6 +360,8 @@ def refused(capsys, arguments: list[str], code: int) -> str:
         ("tasks=[user2itm]", "task 'user2itm' is not in "),
         ("tasks=[query_rewriting]", "task 'query_rewriting' is not in "),
         ("proportions.user2itm=1", "proportions: task 'user2itm' is not trained on; the tasks are user2item"),
+        ("trackers=[trackio]", "trackers: trackio is not installed; install it with: pip install trackio"),
+        ("trackers=[paper]", "trackers.0: Input should be 'tensorboard'"),
         ("scheduler.kind=best", "scheduler.kind: Input should be 's2sched'"),
         ("scheduler.cap=0.01", "cap is 0.01; with 3 tasks, embedding needs one from 0.3333 to 1"),
         ("adapter.experts={embedding: 1}", "adapter: experts must give a number for each of"),
