@@ -117,6 +117,8 @@ def _model_commands(model: Any) -> None:
         "--set", action="extend", nargs="+", default=[], metavar="key=value", help="override keys of the recipe"
     )
     train.add_argument("--resume", action="store_true", help="continue from the run's last checkpoint")
+    plot = command(model, "plot", _plot, "draw the losses, shares and gates of a run", _show_paths)
+    plot.add_argument("folder", metavar="RUN", help="folder of a run, finished or not")
     merge = command(model, "merge", _merge, "merge checkpoints of one run into one adapter", _show_path)
     merge.add_argument("adapters", nargs="+", metavar="ADAPTER")
     merge.add_argument("--method", default="linear", choices=("linear", "ties"), help="(default: %(default)s)")
@@ -238,6 +240,13 @@ def _train(options: argparse.Namespace) -> Any:
     from recfound_model.training.recipe import load_recipe
 
     return train(load_recipe(options.recipe, options.set), resume=options.resume)
+
+
+def _plot(options: argparse.Namespace) -> Any:
+    _load_model_side()
+    from recfound_model.plots import plot_run
+
+    return {"paths": [str(path) for path in plot_run(options.folder)]}
 
 
 def _merge(options: argparse.Namespace) -> Any:

@@ -20,9 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from recfound_data.layout import replacing
 from recfound_data.progress import Progress
-from recfound_data.tasks import TASKS
 from recfound_model.templates import CHAT_TEMPLATE, DOCUMENT_PROMPT, query_prompt
-from recfound_model.training.streams import load_split, task_names
+from recfound_model.training.streams import load_samples, load_split, task_kinds
 
 SPECIAL = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|pad|>")
 
@@ -66,8 +65,8 @@ def training_texts(data: str, revision: str | None = None) -> Iterator[str]:
     """
     for row in load_split(data, "items", "train", revision):
         yield DOCUMENT_PROMPT + row["text"]
-    for task in (name for name in task_names(data, revision) if TASKS[name].kind == "embedding"):
-        for row in load_split(data, task, "train", revision):
+    for task in (name for name, kind in task_kinds(data, revision).items() if kind == "embedding"):
+        for row in load_samples(data, task, "embedding", "train", revision):
             title = row["positive"].split("\n", 1)[0]
             yield f"{query_prompt(row['instruction'])}{row['anchor']}\n{DOCUMENT_PROMPT}{title}"
 

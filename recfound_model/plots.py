@@ -191,7 +191,7 @@ def _loss_panels(panels: NDArray[Any], history: RunHistory, kind: str) -> None:
             _loss_panel(axes, history.steps, tasks[place], _COLOURS[kind])
             # An empty line, in all panels of the row, makes room for the heading.
             name = _cut(tasks[place], 27)
-            axes.set_title(f"\n{name}" if place < _COLUMNS else name)
+            axes.set_title(f"\n{name}" if place < _COLUMNS else name, fontsize=7.5)
         else:
             axes.set_visible(False)
     heading = panels[0, 0].annotate(
@@ -276,7 +276,7 @@ def _stretches(steps: Floats, warmup: int | None) -> Iterator[NDArray[np.bool_]]
 def _name_bands(axes: Axes, tasks: Sequence[str], colours: Sequence[str], first: Floats, last: Floats) -> None:
     """Name each band beside its end, with its first and last share."""
     middles = np.cumsum(last) - last / 2
-    places = spread_labels(middles, 0.01)
+    places = spread_labels(middles, min(0.12, 0.8 / len(tasks)))
     for task, colour, before, share, middle, place in zip(tasks, colours, first, last, middles, places, strict=True):
         axes.annotate(
             f"{_cut(task, 27)}  {100 * before:.0f} → {100 * share:.0f} %",

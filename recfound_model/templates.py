@@ -100,7 +100,7 @@ def completion_ids(
     answer = whole[len(begun) :].rstrip("\n")
     # Not verbose: whoever asks cuts what is longer than the model's limit, and no warning is due.
     first = tokenizer(begun, add_special_tokens=False, verbose=False)["input_ids"]
-    return first, tokenizer(answer, add_special_tokens=False)["input_ids"]
+    return first, tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def letter_ids(

@@ -20,7 +20,7 @@ from recfound_data.tasks.sequential_recommendation import option_title
 from recfound_model.evaluation.intervals import Interval, bootstrap, paired_difference
 from recfound_model.evaluation.models import Chooser, Encoder, LanguageModel, Model, StockEmbedder, open_model
 from recfound_model.evaluation.ranking import METRICS, CatalogueRanking, load_rankings, rank_by_scores
-from recfound_model.training.streams import chosen_tasks, load_split, task_names
+from recfound_model.training.streams import load_split, task_kinds
 
 RESULTS, TABLE, SCORES = "results.json", "results.md", "scores"
 BASELINES = ("random", "popularity")
@@ -109,10 +109,10 @@ def evaluate(
             raise UsageError(f"differences to {compare} are written to `out`: name a folder for them")
         _earlier(Path(compare), split)
     loaded, own = (None, None) if model in BASELINES else open_model(model, revision, max_length)
-    wanted = chosen_tasks(tasks or [], task_names(data, data_revision), data)
+    wanted = list(task_kinds(data, data_revision, tasks or ()))
     unscored = [name for name in wanted if not _scored(name)]
     if tasks and unscored:
-        raise UsageError(f"{unscored[0]} cannot be evaluated yet: nothing here scores free text or other labels")
+        raise UsageError(f"{unscored[0]} cannot be evaluated yet: nothing here scores its answers")
     wanted = [name for name in wanted if name not in unscored]
     if unscored:
         say(f"not evaluated, since nothing here scores them yet: {', '.join(unscored)}")
@@ -136,7 +136,7 @@ def evaluate(
 
 
 def _scored(task: str) -> bool:
-    return TASKS[task].kind == "embedding" or task == "sequential_recommendation"
+    return task in TASKS and (TASKS[task].kind == "embedding" or task == "sequential_recommendation")
 
 
 def _can(model: Model, task: str) -> bool:

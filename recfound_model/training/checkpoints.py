@@ -20,6 +20,7 @@ from recfound_model.adapter_config import CONFIG_FILE
 from recfound_model.adapter_files import open_adapter, save_tensors, write_adapter
 from recfound_model.scheduling.scheduler import FixedShares
 from recfound_model.tmole import TmoleModel
+from recfound_model.training.sharding import gathered, laid_out_as
 from recfound_model.training.streams import Stream
 
 _OPTIMIZER, _STATE = "optimizer.safetensors", "training_state.json"
@@ -66,23 +67,35 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:06d}"
 
 
-def save_checkpoint(run: Path, step: int, state: TrainingState) -> Path:
-    """Write `checkpoints/step-NNNNNN`, whole or not at all, and return it.
+def save_checkpoint(run: Path, step: int, state: TrainingState, write: bool) -> None:
+    """Write `checkpoints/step-NNNNNN`, whole or not at all; all processes call it, since each may hold a part.
+
+    Args:
+        run: the run's folder.
+        step: that was taken last.
+        state: what is written; the files are the same whether it is sharded or not.
+        write: true on the main process.
 
     Raises:
         RecfoundError: the disk is full or cannot be written; earlier checkpoints are as they were.
     """
-    folder = checkpoint_folder(run, step)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tensors = state.model.adapter_tensors()
-    with replacing(folder, marker=CONFIG_FILE) as fresh:
-        write_adapter(fresh, state.model.tmole_config, tensors)
-        moments = {
+    parameters = state.model.adapter_tensors()
+    tensors = gathered(parameters, write)
+    moments = gathered(
+        {
             f"{key}:{name}": state.optimizer.state[parameter][key]
-            for name, parameter in tensors.items()
+            for name, parameter in parameters.items()
             for key in _MOMENTS
             if key in state.optimizer.state.get(parameter, {})
-        }
+        },
+        write,
+    )
+    if not write:
+        return
+    folder = checkpoint_folder(run, step)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder, marker=CONFIG_FILE) as fresh:
+        write_adapter(fresh, state.model.tmole_config, tensors)
         save_tensors(moments, fresh / _OPTIMIZER)
         written: dict[str, Any] = {
             "step": step,
@@ -93,7 +106,6 @@ def save_checkpoint(run: Path, step: int, state: TrainingState) -> Path:
         if state.standing.best is not None:  # infinity is no JSON
             written["validation"]["score"] = state.standing.score
         (fresh / _STATE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return folder
 
 
 def prune_checkpoints(run: Path, keep: int, best: int | None) -> None:
@@ -135,12 +147,14 @@ def load_checkpoint(folder: Path, state: TrainingState) -> int:
         RecfoundError: the checkpoint is damaged or belongs to another recipe.
     """
     model, optimizer = state.model, state.optimizer
+    parameters = model.adapter_tensors()
     with open_adapter(folder) as adapter:
         if adapter.config.initialization != model.tmole_config.initialization:
             raise RecfoundError(
                 f"{folder}: was drawn otherwise than this recipe draws; resume with the run's own recipe"
             )
-        model.load_adapter_tensors({key: adapter.tensor(key) for key in adapter.keys}, origin=str(folder))
+        tensors = {key: laid_out_as(parameters.get(key), adapter.tensor(key)) for key in adapter.keys}
+        model.load_adapter_tensors(tensors, origin=str(folder))
     try:
         written = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         moments = load_file(folder / _OPTIMIZER)
@@ -153,10 +167,11 @@ def load_checkpoint(folder: Path, state: TrainingState) -> int:
         step = int(written["step"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RecfoundError(f"{folder}: cannot be resumed from: {error!r}") from None
-    for name, parameter in model.adapter_tensors().items():
+    for name, parameter in parameters.items():
         found = {key: moments[f"{key}:{name}"] for key in _MOMENTS if f"{key}:{name}" in moments}
         if found:
             optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in found.items()
+                key: value if key == "step" else laid_out_as(parameter, value.to(parameter.device))
+                for key, value in found.items()
             }
     return step

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from recfound_data.errors import RecfoundError
 from recfound_model.batches import TokenSequence
 from recfound_model.templates import DOCUMENT_PROMPT, completion_ids, query_prompt, text_ids
 
@@ -143,18 +142,15 @@ class Collator:
     def completions(self, samples: Sequence[tuple[str, Row]]) -> list[TokenSequence]:
         """Return (task, sample) pairs as token sequences, marked where the completion begins.
 
-        A prompt that is too long loses its beginning.
-
-        Raises:
-            RecfoundError: a completion alone is longer than `generative_tokens`.
+        Where both together are longer than `generative_tokens`, the prompt loses its beginning, and a completion of
+        more than three quarters of that its end: a run must not stop at the one sample that is too long.
         """
         sequences = []
+        longest = self.generative_tokens - self.generative_tokens // 4
         for task, row in samples:
             prompt, answer = completion_ids(self.tokenizer, row["prompt"], row["completion"])
-            room = self.generative_tokens - len(answer)
-            if room < 1:
-                raise RecfoundError(f"{task}: sample {row['id']}: its completion alone has {len(answer)} tokens")
-            prompt = prompt[-room:]
+            answer = answer[:longest]
+            prompt = prompt[-(self.generative_tokens - len(answer)) :]
             sequences.append(TokenSequence(task, [*prompt, *answer], len(prompt)))
         return sequences
 

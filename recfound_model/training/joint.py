@@ -2,6 +2,10 @@
 
 Each process holds the whole of the step's samples by name and a share of them as tokens. Gradients that it adds are its
 part of the gradient of the global loss: summed over the processes they are what one process would have computed.
+
+All processes run as many passes of each kind, in the same order and cut into chunks at the same places: layers that are
+sharded (see `sharding`) wait for each other in every pass. Where a process has fewer texts than another one, tiny
+fillers stand in, which count nowhere.
 """
 
 from __future__ import annotations
@@ -10,18 +14,19 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import reduce
+from accelerate.utils import broadcast, gather_object, reduce
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from recfound_data.errors import RecfoundError
 from recfound_model.batches import (
     Layout,
     LayoutName,
     TokenSequence,
-    chunked,
     last_hidden,
     packed,
     padded,
@@ -49,6 +54,36 @@ class StepLosses:
     losses: dict[str, float]
     tokens: int
     computed: int
+
+
+@dataclass(frozen=True)
+class AlignedPasses:
+    """The forward passes of one process over its samples of one kind; as many as the other processes have.
+
+    Attributes:
+        layouts: real ones, then fillers.
+        real: how many are real.
+        sizes: computed tokens of the largest pass at each place, over all processes.
+    """
+
+    layouts: list[Layout]
+    real: int
+    sizes: list[int]
+
+    def chunks(self, max_tokens: int) -> list[list[Layout]]:
+        """Return the passes in runs of at most `max_tokens` on any process: what may be held in memory together.
+
+        A longer pass stands alone. The runs begin at the same places on all processes.
+        """
+        chunks: list[list[Layout]] = []
+        held = 0
+        for layout, size in zip(self.layouts, self.sizes, strict=True):
+            if not chunks or held + size > max_tokens:
+                chunks.append([])
+                held = 0
+            chunks[-1].append(layout)
+            held += size
+        return chunks
 
 
 @dataclass(frozen=True)
@@ -97,13 +132,14 @@ class JointObjective:
         kept = repeated = largest = 0
         if embedding:
             _, sequences = self._own_texts(self.collator.pairs(embedding))
-            layouts = [self._layout([sequences[at] for at in group]) for group in self._passes(sequences)]
-            chunks = [sum(layout.computed for layout in c) for c in chunked(layouts, self.tokens_per_forward)]
+            aligned = self._aligned(sequences, self._passes(sequences), next(iter(embedding)))
+            chunks = [sum(layout.computed for layout in c) for c in aligned.chunks(self.tokens_per_forward)]
             kept, repeated, largest = sum(chunks), sum(chunks[:-1]), max(chunks)
-        sequences = self._own_completions(generative)
-        for group in self._passes(sequences):
-            computed = self._layout([sequences[at] for at in group]).computed
-            kept, largest = kept + computed, max(largest, computed)
+        if generative:
+            sequences = self._own_completions(generative)
+            aligned = self._aligned(sequences, self._passes(sequences), next(iter(generative)))
+            passes = [layout.computed for layout in aligned.layouts]
+            kept, largest = kept + sum(passes), max(largest, *passes)
         return kept, repeated, largest
 
     def _over(self, embedding: Drawn, generative: Drawn, gradient: bool) -> StepLosses:
@@ -123,19 +159,21 @@ class JointObjective:
         pairs = self.collator.pairs(drawn)
         own, sequences = self._own_texts(pairs)
         groups = self._passes(sequences)
-        layouts = [self._layout([sequences[at] for at in group]) for group in groups]
-        places = torch.tensor([own[at] for group in groups for at in group], device=self.accelerator.device)
+        aligned = self._aligned(sequences, groups, next(iter(drawn)))
+        places = torch.tensor([own[at] for group in groups for at in group], dtype=torch.int64)
+        places = places.to(self.accelerator.device)
         each: list[Tensor] = []
 
         def loss(vectors: Tensor) -> Tensor:
-            each.append(self._info_nce(pairs, self._everyones(vectors, places, len(pairs.texts))))
+            # The vectors of fillers come last, and are left out.
+            each.append(self._info_nce(pairs, self._everyones(vectors[: len(own)], places, len(pairs.texts))))
             return each[0].mean()
 
         if gradient:
-            backward_in_chunks(self._encode, chunked(layouts, self.tokens_per_forward), loss)
+            backward_in_chunks(self._encode, aligned.chunks(self.tokens_per_forward), loss)
         else:
-            loss(self._encode(layouts))
-        return self._report(_means(pairs.tasks, each[0].detach()), layouts)
+            loss(self._encode(aligned.layouts))
+        return self._report(_means(pairs.tasks, self._main_ones(each[0].detach())), aligned)
 
     def _encode(self, layouts: Sequence[Layout]) -> Tensor:
         """Return [sequences, size]: pooled, normalised, under bidirectional attention."""
@@ -160,7 +198,7 @@ class JointObjective:
 
     def _completions(self, drawn: Drawn, gradient: bool) -> StepLosses:
         sequences = self._own_completions(drawn)
-        layouts = [self._layout([sequences[at] for at in group]) for group in self._passes(sequences)]
+        aligned = self._aligned(sequences, self._passes(sequences), next(iter(drawn)))
         number = {task: at for at, task in enumerate(drawn)}
         device = self.accelerator.device
         tokens = torch.zeros(len(number), device=device)
@@ -168,14 +206,16 @@ class JointObjective:
             tokens[number[sequence.task]] += len(sequence.ids) - sequence.marked
         tokens = self._sum(tokens)
         sums = torch.zeros(len(number), device=device)
-        for layout in layouts:
+        for at, layout in enumerate(aligned.layouts):
             found, sequence_of = self._token_losses(layout)
+            if at >= aligned.real:
+                found = found * 0.0
             if gradient:
                 self.accelerator.backward(self.generative_weight * found.sum() / tokens.sum())
             of_task = torch.tensor([number[task] for task in layout.tasks], device=device)[sequence_of]
             sums.index_add_(0, of_task, found.detach())
         means = (self._sum(sums) / tokens).tolist()
-        return self._report(dict(zip(drawn, means, strict=True)), layouts)
+        return self._report(dict(zip(drawn, means, strict=True)), aligned)
 
     def _token_losses(self, layout: Layout) -> tuple[Tensor, Tensor]:
         """Return the loss of each supervised token [supervised], and the sequence that it belongs to.
@@ -211,6 +251,20 @@ class JointObjective:
         layout: LayoutName = "packed" if self.packing else "padded"
         return passes([len(one.ids) for one in sequences], self.tokens_per_forward, layout, self._row_tokens)
 
+    def _aligned(self, sequences: Sequence[TokenSequence], groups: Sequence[Sequence[int]], task: str) -> AlignedPasses:
+        """Return the groups of sequences laid out, and fillers of `task` behind them where another process has more."""
+        layouts = [self._layout([sequences[at] for at in group]) for group in groups]
+        sizes = [layout.computed for layout in layouts]
+        if self.accelerator.num_processes > 1:
+            sizes = [max(at) for at in zip_longest(*gather_object([sizes]), fillvalue=0)]
+        real = len(layouts)
+        if real < len(sizes):
+            # Of two tokens, the second of which is pooled or supervised.
+            pad = self.collator.tokenizer.pad_token_id
+            filler = self._layout([TokenSequence(task, (pad, pad), marked=1)])
+            layouts += [filler] * (len(sizes) - real)
+        return AlignedPasses(layouts, real, sizes)
+
     def _layout(self, sequences: Sequence[TokenSequence]) -> Layout:
         pad = self.collator.tokenizer.pad_token_id
         layout = packed(sequences, pad, self._row_tokens) if self.packing else padded(sequences, pad)
@@ -224,16 +278,25 @@ class JointObjective:
     def _sum(self, values: Tensor) -> Tensor:
         return reduce(values, "sum") if self.accelerator.num_processes > 1 else values
 
-    def _report(self, losses: dict[str, float], layouts: Sequence[Layout]) -> StepLosses:
+    def _main_ones(self, values: Tensor) -> Tensor:
+        """Return the values of the main process: all must take the same decisions from losses, to the last bit."""
+        return broadcast(values) if self.accelerator.num_processes > 1 else values
+
+    def _report(self, losses: dict[str, float], aligned: AlignedPasses) -> StepLosses:
+        layouts = aligned.layouts[: aligned.real]
         counts = [sum(layout.tokens for layout in layouts), sum(layout.computed for layout in layouts)]
         tokens, computed = self._sum(torch.tensor(counts, device=self.accelerator.device)).tolist()
         return StepLosses(losses, tokens, computed)
 
 
 def sum_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
-    """Replace each parameter's gradient by its sum over the processes; one that no process has stays None."""
+    """Replace each parameter's gradient by its sum over the processes; one that no process has stays None.
+
+    Those of sharded parameters are sums already.
+    """
     if accelerator.num_processes == 1:
         return
+    parameters = [p for p in parameters if not isinstance(p, DTensor)]
     having = torch.tensor([float(p.grad is not None) for p in parameters], device=accelerator.device)
     having = reduce(having, "sum")
     live = [p for p, count in zip(parameters, having.tolist(), strict=True) if count]

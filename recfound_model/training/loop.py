@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from datasets import Dataset
 
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.progress import Progress, say
 from recfound_data.tasks import TASKS
 from recfound_data.tasks.catalogue import Kind
 from recfound_model.adapter_config import TmoleConfig
+from recfound_model.adapter_files import write_adapter
 from recfound_model.bases import load_base
 from recfound_model.nano import nano_base
 from recfound_model.scheduling.scheduler import FixedShares, SampleScheduler
@@ -38,20 +40,21 @@ from recfound_model.training.collating import Collator, Drawn
 from recfound_model.training.estimates import (
     Estimate,
     activation_bytes,
-    parameter_bytes,
     step_seconds,
 )
 from recfound_model.training.joint import JointObjective, sum_gradients
+from recfound_model.training.own_tasks import frequent_instruction
 from recfound_model.training.recipe import TrainRecipe
 from recfound_model.training.record import cut_back, recording, require_trackers, write_recipe
+from recfound_model.training.sharding import clip_gradients, gathered, held_bytes, parameter_groups, shard
+from recfound_model.training.spans import ITEM_SPANS, ROUTED_AS, item_spans
 from recfound_model.training.streams import (
     Stream,
-    chosen_tasks,
-    known_positives,
-    load_split,
+    load_samples,
     seed_of,
     split_names,
-    task_names,
+    task_kinds,
+    training_positives,
 )
 
 KINDS: tuple[Kind, ...] = ("embedding", "generative")
@@ -97,18 +100,23 @@ def train(recipe: TrainRecipe, resume: bool = False) -> TrainSummary | None:
     first = 0 if start is None else load_checkpoint(start, trainer.state)
     if first > recipe.steps:
         raise UsageError(f"{run}: is at step {first} already, and the recipe has {recipe.steps} steps")
-    if trainer.accelerator.is_main_process:
+    main = trainer.accelerator.is_main_process
+    if main:
         write_recipe(run, recipe)
         cut_back(run, first)
         remove_partial_checkpoints(run)
-        if start is None:
-            # The first checkpoint is the adapter as it was drawn: TIES and its kin merge what changed since.
-            save_checkpoint(run, 0, trainer.state)
-        else:
-            say(f"resuming at step {first}")
+    if start is None:
+        # The first checkpoint is the adapter as it was drawn: TIES and its kin merge what changed since.
+        save_checkpoint(run, 0, trainer.state, main)
+    elif main:
+        say(f"resuming at step {first}")
     losses = trainer.run(run, first)
-    if not trainer.accelerator.is_main_process:
+    if not main:
         return None
+    if recipe.plots:
+        from recfound_model.plots import plot_run  # matplotlib takes a second, and other commands do without
+
+        plot_run(run)
     standing = trainer.state.standing
     best = None if standing.best is None else checkpoint_folder(run, standing.best)
     return TrainSummary(run, recipe.steps - first, losses, best, standing.score)
@@ -124,9 +132,13 @@ class Trainer:
             log_with=list(recipe.trackers) or None,
             project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "logs")),
         )
-        tasks = chosen_tasks(recipe.tasks, task_names(recipe.data, recipe.data_revision), recipe.data)
-        self.kinds = {task: TASKS[task].kind for task in tasks}
-        self.streams = self._streams("train", self.kinds)
+        self.tasks = task_kinds(recipe.data, recipe.data_revision, recipe.tasks)
+        samples = self._samples("train", self.tasks)
+        self.streams = {task: Stream(task, rows, recipe.seed) for task, rows in samples.items()}
+        self.kinds = dict(self.tasks)
+        if recipe.item_spans:
+            self.streams[ITEM_SPANS] = item_spans(recipe.data, recipe.seed, self.tasks, recipe.data_revision)
+            self.kinds[ITEM_SPANS] = "embedding"
         self.scheduler = self._scheduler()
         self.probe = self._held_out(recipe.scheduler.probe_samples) if recipe.scheduler.signal == "probe" else None
         self.validation = self._held_out(recipe.validation.samples) if recipe.validation.every else None
@@ -137,18 +149,20 @@ class Trainer:
         base, tokenizer = load_base(name, recipe.revision, recipe.base_dtype, recipe.attention)
         torch.manual_seed(recipe.seed)
         try:
-            model = add_tmole(base, self._adapter_config(name))
+            model = add_tmole(base, self._adapter_config(name, samples))
         except ValueError as error:
             raise UsageError(f"adapter: {' '.join(str(error).split())}") from None
         if recipe.gradient_checkpointing:
             model.activation_checkpointing_enable()
+        if recipe.sharding == "fsdp2":
+            shard(model, self.accelerator)
         self.model: TmoleModel = model.to(self.accelerator.device).train()
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.trained), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
         self.state = TrainingState(self.model, self.optimizer, self.streams, self.scheduler, Standing())
-        known = {}
-        if "embedding" in self.kinds.values():
-            known = known_positives(load_split(recipe.data, "qrels", "train", recipe.data_revision).to_polars())
+        embedding = {task: rows for task, rows in samples.items() if self.tasks[task] == "embedding"}
         collator = Collator(
             tokenizer,
             recipe.query_tokens,
@@ -156,7 +170,8 @@ class Trainer:
             recipe.generative_tokens,
             recipe.negatives_per_pair,
             recipe.negatives,
-            known,
+            training_positives(recipe.data, embedding, recipe.data_revision),
+            {ITEM_SPANS: ROUTED_AS},
         )
         self.objective = JointObjective(
             self.model,
@@ -168,18 +183,17 @@ class Trainer:
             recipe.packing,
         )
 
-    def _streams(self, split: str, tasks: Iterable[str]) -> dict[str, Stream]:
-        recipe = self.recipe
-        found = {task: load_split(recipe.data, task, split, recipe.data_revision) for task in tasks}
-        return {task: Stream(task, rows, recipe.seed) for task, rows in found.items()}
+    def _samples(self, split: str, tasks: Iterable[str]) -> dict[str, Dataset]:
+        data, revision = self.recipe.data, self.recipe.data_revision
+        return {task: load_samples(data, task, self.tasks[task], split, revision) for task in tasks}
 
     def _scheduler(self) -> FixedShares:
         """Return what decides how many samples of each task a step holds."""
         recipe, settings = self.recipe, self.recipe.scheduler
-        unknown = [task for task in recipe.proportions if task not in self.kinds]
+        unknown = [task for task in recipe.proportions if task not in self.tasks]
         if unknown:
             raise UsageError(
-                f"proportions: task {unknown[0]!r} is not trained on; the tasks are {', '.join(self.kinds)}"
+                f"proportions: task {unknown[0]!r} is not trained on; the tasks are {', '.join(self.tasks)}"
             )
         groups: dict[str, dict[str, int]] = {}
         for kind in KINDS:
@@ -191,7 +205,10 @@ class Trainer:
         weights = {
             task: recipe.proportions.get(task, size) for sizes in groups.values() for task, size in sizes.items()
         }
-        prior = weights if recipe.proportions else None
+        if ITEM_SPANS in weights:
+            others = sum(weights[task] for task in groups["embedding"] if task != ITEM_SPANS)
+            weights[ITEM_SPANS] = others * recipe.item_spans / (1 - recipe.item_spans)
+        prior = weights if recipe.proportions or recipe.item_spans else None
         if settings.kind != "s2sched":
             flattening = {"proportional": 1.0, "uniform": math.inf, "temperature": settings.temperature}
             return FixedShares(groups, prior=prior, temperature=flattening[settings.kind])
@@ -214,21 +231,28 @@ class Trainer:
     def _held_out(self, samples: int) -> Drawn:
         """Return validation samples of each task that is trained."""
         recipe = self.recipe
-        trained = [task for tasks in self.scheduler.groups.values() for task in tasks]
+        # Spans have no validation split: every item of the catalogue is known from the beginning.
+        trained = [task for tasks in self.scheduler.groups.values() for task in tasks if task in self.tasks]
         for task in trained:
             if "validation" not in split_names(recipe.data, task, recipe.data_revision):
                 raise UsageError(
                     f"{task} has no validation split to measure; set scheduler.signal to losses and "
                     "validation.every to 0, or train without the task"
                 )
-        streams = self._streams("validation", trained)
-        return {task: stream.draw(min(samples, len(stream.samples))) for task, stream in streams.items()}
+        drawn = {}
+        for task, rows in self._samples("validation", trained).items():
+            drawn[task] = Stream(task, rows, recipe.seed).draw(min(samples, len(rows)))
+        return drawn
 
-    def _adapter_config(self, base: str) -> TmoleConfig:
+    def _adapter_config(self, base: str, samples: Mapping[str, Dataset]) -> TmoleConfig:
         recipe = self.recipe
-        prompts = {task: task_prompts(task) for task, kind in self.kinds.items() if kind == "embedding"}
+        prompts = {
+            task: task_prompts(task, None if task in TASKS else frequent_instruction(samples[task], task))
+            for task, kind in self.tasks.items()
+            if kind == "embedding"
+        }
         return TmoleConfig(
-            tasks=dict(self.kinds),
+            tasks=dict(self.tasks),
             base_model_name_or_path=base,
             revision=recipe.revision,
             prompts=prompts,
@@ -246,7 +270,8 @@ class Trainer:
         if not self.accelerator.is_main_process:
             for step in range(first + 1, recipe.steps + 1):
                 losses = self.step(step)["losses"]
-            self.accelerator.end_training()
+                self._keep(run, step)
+            self._finish(run)
             return losses
         shares = ", ".join(f"{task} {share:.0%}" for task, share in self.scheduler.shares.items() if share)
         say(f"{len(self.trained)} tensors, {sum(p.numel() for p in self.trained):,} parameters; shares: {shares}")
@@ -263,18 +288,32 @@ class Trainer:
                 losses = record["losses"]
                 shown = {task: f"{loss:.3f}" for task, loss in losses.items()}
                 progress.advance(facts=shown | {"tokens/s": f"{record['tokens'] / max(record['seconds'], 1e-9):,.0f}"})
-                if step % recipe.checkpoint_every == 0 or step in (recipe.steps, self.state.standing.best):
-                    save_checkpoint(run, step, self.state)
-                    if recipe.keep_checkpoints is not None:
-                        prune_checkpoints(run, recipe.keep_checkpoints, self.state.standing.best)
-        self.model.save_pretrained(run / "adapter")
-        self.accelerator.end_training()
+                self._keep(run, step)
+        self._finish(run)
         return losses
+
+    def _keep(self, run: Path, step: int) -> None:
+        """Write a checkpoint where one is due."""
+        recipe, best = self.recipe, self.state.standing.best
+        if step % recipe.checkpoint_every and step not in (recipe.steps, best):
+            return
+        main = self.accelerator.is_main_process
+        save_checkpoint(run, step, self.state, main)
+        if main and recipe.keep_checkpoints is not None:
+            prune_checkpoints(run, recipe.keep_checkpoints, best)
+
+    def _finish(self, run: Path) -> None:
+        """Write the adapter, and end what a launcher and trackers began."""
+        main = self.accelerator.is_main_process
+        tensors = gathered(self.model.adapter_tensors(), main)
+        if main:
+            write_adapter(run / "adapter", self.model.tmole_config, tensors)
+        self.accelerator.end_training()
 
     def estimate(self, steps: int) -> Estimate:
         """Return what `steps` steps need, from the samples of one and the forward passes of an eighth of them."""
         counts = copy.deepcopy(self.scheduler).allocate({kind: self.totals[kind] for kind in self.scheduler.groups})
-        drawn = {task: Stream(task, self.streams[task].samples, 0).draw(n) for task, n in counts.items() if n}
+        drawn = {task: copy.copy(self.streams[task]).draw(n) for task, n in counts.items() if n}
         kept, repeated, largest = self.objective.planned(*self._by_kind(drawn))
         few = self._by_kind({task: rows[: math.ceil(len(rows) / 8)] for task, rows in drawn.items()})
         self.objective.losses(*few)  # the first pass of a process pays for more than itself
@@ -287,8 +326,8 @@ class Trainer:
         frozen = [p for p in self.model.parameters() if not p.requires_grad]
         shape = decoder.config
         return Estimate(
-            base=parameter_bytes(frozen),
-            adapter=4 * parameter_bytes(self.trained),
+            base=held_bytes(frozen),
+            adapter=4 * held_bytes(self.trained),
             activations=activation_bytes(
                 shape.num_hidden_layers,
                 shape.hidden_size,
@@ -353,7 +392,7 @@ class Trainer:
     def _clip(self) -> float:
         """Clip the gradient of all processes, and return the norm that it had."""
         sum_gradients(self.accelerator, self.trained)
-        norm = float(self.accelerator.clip_grad_norm_(self.trained, self.recipe.max_grad_norm))
+        norm = clip_gradients(self.accelerator, self.trained, self.recipe.max_grad_norm)
         if not math.isfinite(norm):
             raise RecfoundError("the gradient is not finite, although the losses are; lower learning_rate")
         return norm

@@ -83,6 +83,8 @@ class TrainRecipe(Strict):
         generative_batch: generative samples a step, over all generative tasks.
         proportions: weight of a task inside its kind when training begins; the number of its training samples where not
             given. A task of weight 0 is not trained.
+        item_spans: share of `embedding_batch` that is auxiliary pairs when training begins: words of an item's
+            description, and its title (`spans.py`). They take the route of query2item, which must be trained.
         negatives: whose documents are an anchor's negatives: those of its own task, or all of the step.
         negatives_per_pair: hard negatives of each pair that enter the batch, besides the other pairs' documents.
         temperature: of the contrastive loss.
@@ -93,7 +95,8 @@ class TrainRecipe(Strict):
         max_grad_norm: the gradient is clipped to it.
         query_tokens: longest anchor, prompt included.
         document_tokens: longest positive or negative, prompt included.
-        generative_tokens: longest prompt with its completion; longer prompts lose their beginning.
+        generative_tokens: longest prompt with its completion; longer prompts lose their beginning, completions of more
+            than three quarters of it their end.
         tokens_per_forward: most tokens, padding included, in one forward pass. Batches are cut into as many passes as
             that takes; it bounds memory and changes no gradient.
         packing: put several short texts into one row, rather than texts of about the same length side by side.
@@ -101,9 +104,11 @@ class TrainRecipe(Strict):
         base_dtype: the type that the frozen base is held in.
         attention: the base's attention implementation, by transformers' name, such as `flash_attention_2`.
         gradient_checkpointing: recompute layers in the backward pass, for less memory.
+        sharding: `fsdp2` spreads the layers over the processes of a launcher, for a base too large for one of them.
         validation: see `ValidationSettings`.
         checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the last ones stay, besides the first and the best by validation; all by default.
+        plots: draw losses, shares and gates at the end.
         trackers: where accelerate sends the metrics besides `metrics.jsonl`: `tensorboard`, `wandb`, `trackio`.
     """
 
@@ -120,6 +125,7 @@ class TrainRecipe(Strict):
     embedding_batch: int = Field(default=64, ge=0)
     generative_batch: int = Field(default=32, ge=0)
     proportions: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = {}
+    item_spans: float = Field(default=0, ge=0, lt=1)
     negatives: Literal["same_task", "all"] = "same_task"
     negatives_per_pair: int = Field(default=1, ge=0)
     temperature: float = Field(default=0.02, gt=0)
@@ -137,9 +143,11 @@ class TrainRecipe(Strict):
     base_dtype: Literal["float32", "bfloat16"] = "float32"
     attention: str | None = None
     gradient_checkpointing: bool = False
+    sharding: Literal["none", "fsdp2"] = "none"
     validation: ValidationSettings = ValidationSettings()
     checkpoint_every: int = Field(default=100, ge=1)
     keep_checkpoints: int | None = Field(default=None, ge=1)
+    plots: bool = True
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
 
 

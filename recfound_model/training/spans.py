@@ -108,7 +108,7 @@ def describing(items: pl.DataFrame) -> pl.DataFrame:
         "title",
         description=lines.list.slice(1).list.eval(prose).list.join(" ").str.replace_all(r"\s+", " ").str.strip_chars(),
         key=_squashed(pl.col("title")),
-    ).filter(pl.col("key") != "", pl.col("description") != "")
+    ).filter(pl.col("description") != "")
     # A corpus at a time: the table of words is the largest thing here.
     found = [_telling(part) for part in described.partition_by("corpus", maintain_order=True)]
     places = pl.concat(found) if found else pl.DataFrame(schema={"item_id": pl.String, "telling": pl.List(pl.UInt32)})

@@ -203,24 +203,3 @@ def training_positives(
             for anchor, positives in paired(rows).items():
                 found[anchor] = found.get(anchor, frozenset()) | positives
     return found
-
-
-def chosen_tasks(wanted: list[str], available: list[str], data: str) -> list[str]:
-    """Return the tasks to train on.
-
-    Raises:
-        UsageError: one is not in the dataset.
-    """
-    for task in wanted:
-        if task not in available:
-            raise UsageError(f"task {task!r} is not in {data}, which has {', '.join(available)}")
-    return wanted or available
-
-
-def task_names(data: str, revision: str | None = None) -> list[str]:
-    """Return the tasks that a dataset has, in the catalogue's order first.
-
-    Raises:
-        RecfoundError: the dataset cannot be read or has no task.
-    """
-    return list(task_kinds(data, revision))

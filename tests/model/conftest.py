@@ -70,6 +70,7 @@ def settings(dataset: str, base: str) -> Callable[..., dict]:
             "document_tokens": 32,
             "generative_tokens": 96,
             "checkpoint_every": 2,
+            "plots": False,
         } | changes
 
     return keys
@@ -91,7 +92,7 @@ def recipe(settings: Callable[..., dict], tmp_path: Path) -> Callable[..., str]:
 def run(settings: Callable[..., dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of thirty steps on all four tasks."""
     folder = tmp_path_factory.mktemp("trained")
-    keys = settings(out=str(folder / "run"), steps=30, embedding_batch=24, checkpoint_every=10)
+    keys = settings(out=str(folder / "run"), steps=30, embedding_batch=24, checkpoint_every=10, plots=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
     assert main(["model", "train", str(folder / "recipe.yaml")]) == 0
     return folder / "run"

@@ -7,7 +7,6 @@ import pytest
 import torch
 from tiny_models import byte_level
 
-from recfound_data.errors import RecfoundError
 from recfound_model.bases import load_base
 from recfound_model.templates import completion_ids, text_ids, with_defaults
 from recfound_model.training.collating import Collator, shared_out
@@ -216,11 +215,14 @@ def test_long_prompts_lose_their_beginning_and_completions_nothing(tokenizer):
     assert len(made[1].ids) == 48 < len(completion_ids(tokenizer, rows[1]["prompt"], rows[1]["completion"])[0])
 
 
-def test_a_completion_that_does_not_fit_is_refused_with_its_id(tokenizer):
-    collator = Collator(tokenizer, 64, 64, 16, 1)
-    rows = [conversation(1, 2), conversation(3, 2, answer="long " * 20)]
-    with pytest.raises(RecfoundError, match=r"answer_generation: sample s3: its completion alone has \d+ tokens"):
-        collator.completions([("answer_generation", one) for one in rows])
+def test_a_completion_that_does_not_fit_loses_its_end_and_keeps_some_prompt(tokenizer):
+    rows = [conversation(1, 30), conversation(3, 30, answer="long " * 20)]
+    made = Collator(tokenizer, 64, 64, 16, 1).completions([("answer_generation", one) for one in rows])
+    for one, sequence in zip(rows, made, strict=True):
+        prompt, answer = completion_ids(tokenizer, one["prompt"], one["completion"])
+        kept = min(len(answer), 12)
+        assert list(sequence.ids) == [*prompt[kept - 16 :], *answer[:12]] and sequence.marked == 16 - kept
+    assert len(answer) > 16
 
 
 # --- processes

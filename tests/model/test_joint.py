@@ -12,8 +12,11 @@ from torch.nn import functional
 
 from recfound_data.errors import RecfoundError
 from recfound_model import task_context
+from recfound_model.batches import TokenSequence, padded
+from recfound_model.training.joint import AlignedPasses
 from recfound_model.training.loop import Trainer
 from recfound_model.training.recipe import TrainRecipe
+from recfound_model.training.sharding import laid_out_as
 from recfound_model.training.streams import Stream
 
 EMBEDDING, GENERATIVE = ("user2item", "query2item", "item2item"), "sequential_recommendation"
@@ -38,7 +41,7 @@ def as_trained(trainer: Trainer) -> Trainer:
     draw = torch.Generator().manual_seed(1)
     for key, tensor in trainer.model.adapter_tensors().items():
         if ".B." in key:
-            tensor.copy_(torch.randn(tensor.shape, generator=draw) * 0.2)
+            tensor.copy_(laid_out_as(tensor, torch.randn(tensor.shape, generator=draw) * 0.2))
     return trainer
 
 
@@ -198,6 +201,15 @@ def test_a_loss_that_is_not_finite_names_the_task_and_its_samples(trainer):
 
 
 # --- processes
+
+
+@pytest.mark.parametrize(("most", "lengths"), [(100, [1, 2, 1, 1]), (1, [1] * 5), (10**6, [5])])
+def test_chunks_are_cut_by_the_largest_passes_of_any_process(most, lengths):
+    layouts = [padded([TokenSequence("query2item", [1] * length, 1)], 0) for length in (3, 9, 1, 2, 2)]
+    chunks = AlignedPasses(layouts, real=3, sizes=[60, 50, 40, 200, 10]).chunks(most)
+    assert [len(chunk) for chunk in chunks] == lengths
+    assert [layout for chunk in chunks for layout in chunk] == layouts
+
 
 WORKER = """
 import json, sys, torch, yaml

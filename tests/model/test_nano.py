@@ -72,8 +72,9 @@ def test_an_interrupted_base_leaves_nothing(dataset, cache, monkeypatch):
 
 
 def test_no_text_is_held_out(dataset, monkeypatch):
-    asked, load = [], nano.load_split
+    asked, load, load_samples = [], nano.load_split, nano.load_samples
     monkeypatch.setattr(nano, "load_split", lambda *args: asked.append(args[1:3]) or load(*args))
+    monkeypatch.setattr(nano, "load_samples", lambda *args: asked.append(args[1:4:2]) or load_samples(*args))
     texts = list(training_texts(dataset))
     assert asked == [(config, "train") for config in ("items", *EMBEDDING)]
     items = read_split(Path(dataset), "items")["text"].to_list()

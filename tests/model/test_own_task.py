@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import torch
 import yaml
+from datasets import load_dataset
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -264,6 +265,7 @@ def test_the_exported_instruction_is_the_one_that_most_samples_have(config):
 def test_a_file_that_changed_is_read_again(config):
     for text in ("one", "two", "six"):
         data = config([{"anchor": text, "positive": "p"}])
+        load_dataset(data, "mine")  # whose copy goes by the folder's name
         assert load_split(data, "mine", "train")["anchor"] == [text]
     assert task_kinds(data) == {"mine": "embedding"}
     data = config([{"prompt": messages("user", "a"), "completion": messages("assistant", "b")}])

@@ -53,11 +53,14 @@ def trained(folder: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "threads"), [(1, 1), (1, 2), (2, 1), (2, 2)])
-def test_a_run_that_is_killed_and_resumed_ends_as_one_that_was_not(settings, tmp_path, processes, threads):
+@pytest.mark.parametrize(
+    ("processes", "threads", "sharding"),
+    [(1, 1, "none"), (1, 2, "none"), (2, 1, "none"), (2, 2, "none"), (2, 1, "fsdp2"), (3, 1, "fsdp2")],
+)
+def test_a_run_that_is_killed_and_resumed_ends_as_one_that_was_not(settings, tmp_path, processes, threads, sharding):
     recipes = {}
     for name in ("whole", "killed"):
-        keys = settings(out=str(tmp_path / name), steps=STEPS, embedding_batch=9, checkpoint_every=2)
+        keys = settings(out=str(tmp_path / name), steps=STEPS, embedding_batch=9, checkpoint_every=2, sharding=sharding)
         keys |= {"validation": {"every": 3, "samples": 4}, "scheduler": {"warmup": 0.2, "window": 4}}
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(keys))
         recipes[name] = str(tmp_path / f"{name}.yaml")
@@ -88,10 +91,10 @@ from recfound_model.training import loop
 
 save = loop.save_checkpoint
 
-def saving(run, step, state):
+def saving(run, step, state, write):
     if step == 4:  # from here on no file may grow beyond a few kilobytes
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-    return save(run, step, state)
+    return save(run, step, state, write)
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 loop.save_checkpoint = saving

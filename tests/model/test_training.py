@@ -51,7 +51,9 @@ def assert_same_run(run: Path, other: Path) -> None:
 
 
 def test_a_run_writes_recipe_metrics_checkpoints_and_adapter(run):
-    assert sorted(path.name for path in run.iterdir()) == ["adapter", "checkpoints", "metrics.jsonl", "recipe.yaml"]
+    parts = ["adapter", "checkpoints", "metrics.jsonl", "plots", "recipe.yaml"]
+    assert sorted(path.name for path in run.iterdir()) == parts
+    assert set(files(run / "plots")) == {"losses.png", "shares.png", "gates.png"}
     recipe = load_recipe(run / "recipe.yaml")
     assert recipe.steps == STEPS and recipe.out == str(run) and recipe.weight_decay == 0.01
     names = [f"step-{step:06d}" for step in (0, 10, 20, 30)]
@@ -85,6 +87,14 @@ def test_metrics_hold_one_object_a_step(run):
     # The split follows the recipe's proportions in the first tenth of the steps, and the tasks' convergence then.
     assert all(record["samples"] == samples for record in records[:3])
     assert sum(record["samples"] != samples for record in records[3:]) > 10
+
+
+def test_plots_are_drawn_again_by_command(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "plots")
+    assert main(["model", "plot", str(tmp_path / "run"), "--json"]) == 0
+    paths = json.loads(capsys.readouterr().out)["paths"]
+    assert {Path(path).name: Path(path).read_bytes() for path in paths} == files(run / "plots")
 
 
 def test_losses_fall(run):
