@@ -128,6 +128,8 @@ class Trainer:
     def __init__(self, recipe: TrainRecipe) -> None:
         self.recipe = recipe
         self.accelerator = Accelerator(
+            # Without it, each process of `torchrun` on a machine without accelerators would think that it is alone.
+            cpu=not torch.accelerator.is_available(),
             mixed_precision="bf16" if recipe.precision == "bf16" else "no",
             log_with=list(recipe.trackers) or None,
             project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "logs")),

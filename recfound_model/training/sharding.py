@@ -47,7 +47,7 @@ def shard(model: TmoleModel, accelerator: Accelerator) -> None:
         raise UsageError(f"sharding: {type(decoder).__name__} has no layers that can be told apart; set it to none")
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for layer in layers:
-        sharded = fully_shard(layer, mesh=mesh, reshard_after_forward=True)
+        sharded = fully_shard(layer, mesh=mesh)
         # Each process has its part of one loss: the parts are added, not averaged.
         sharded.set_gradient_divide_factor(1.0)
         sharded.set_force_sum_reduction_for_comms(True)

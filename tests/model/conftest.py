@@ -39,6 +39,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a dataset of all thirteen tasks, from a shop in every format."""
+    folder = tmp_path_factory.mktemp("thirteen")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+        generate(folder / "raw", reviews=1_500, formats=["all"])
+        build(folder / "raw" / "recipe.yaml", folder / "dataset", quiet=True)
+        yield folder / "dataset"
+
+
+@pytest.fixture(scope="session")
 def base(dataset: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of a random Llama of two layers, with a tokenizer that knows the words of the dataset."""
     texts = read_split(Path(dataset), "items")["text"].to_list()

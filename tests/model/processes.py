@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 
+import torch
+
 _SEEN = 240
 
 
@@ -16,7 +18,9 @@ def launch(script: str, arguments: list[str], processes: int = 1, threads: int =
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {"OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"}
+    shared = {"OMP_NUM_THREADS": str(threads)}
+    if torch.accelerator.is_available():  # where there is none, training must find out by itself
+        shared["ACCELERATE_USE_CPU"] = "true"
     if processes > 1:
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     started = [

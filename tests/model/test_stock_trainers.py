@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,22 +17,10 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from tiny_models import base_model, tokenizer
 from trl import SFTConfig, SFTTrainer
 
-from recfound_data import TASKS, build
-from recfound_data.shop import generate
+from recfound_data import TASKS
 
 EMBEDDING = [name for name, spec in TASKS.items() if spec.kind == "embedding"]
 GENERATIVE = [name for name, spec in TASKS.items() if spec.kind == "generative"]
-
-
-@pytest.fixture(scope="module")
-def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A dataset of all thirteen tasks, from a shop in every format."""
-    folder = tmp_path_factory.mktemp("thirteen")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
-        generate(folder / "raw", reviews=1_500, formats=["all"])
-        build(folder / "raw" / "recipe.yaml", folder / "dataset", quiet=True)
-        yield folder / "dataset"
 
 
 @pytest.fixture(scope="module")
