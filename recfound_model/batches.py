@@ -145,22 +145,6 @@ def passes(lengths: Sequence[int], max_tokens: int, layout: LayoutName, row_toke
     return found
 
 
-def chunked(layouts: Sequence[Layout], max_tokens: int) -> list[list[Layout]]:
-    """Return passes in runs of at most `max_tokens` computed tokens: what may be held in memory together.
-
-    A longer pass stands alone.
-    """
-    chunks: list[list[Layout]] = []
-    size = 0
-    for layout in layouts:
-        if not chunks or size + layout.computed > max_tokens:
-            chunks.append([])
-            size = 0
-        chunks[-1].append(layout)
-        size += layout.computed
-    return chunks
-
-
 def _ascending(lengths: Sequence[int]) -> list[int]:
     """Indices by length; among equals the first comes last, since sequences are taken from the end."""
     return sorted(range(len(lengths)), key=lambda at: (lengths[at], -at))

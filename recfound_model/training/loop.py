@@ -46,7 +46,14 @@ from recfound_model.training.joint import JointObjective, sum_gradients
 from recfound_model.training.own_tasks import frequent_instruction
 from recfound_model.training.recipe import TrainRecipe
 from recfound_model.training.record import cut_back, recording, require_trackers, write_recipe
-from recfound_model.training.sharding import clip_gradients, gathered, held_bytes, parameter_groups, shard
+from recfound_model.training.sharding import (
+    clip_gradients,
+    gathered,
+    held_bytes,
+    parameter_groups,
+    require_processes,
+    shard,
+)
 from recfound_model.training.spans import ITEM_SPANS, ROUTED_AS, item_spans
 from recfound_model.training.streams import (
     Stream,
@@ -134,6 +141,8 @@ class Trainer:
             log_with=list(recipe.trackers) or None,
             project_config=ProjectConfiguration(logging_dir=str(Path(recipe.out) / "logs")),
         )
+        if recipe.sharding == "fsdp2":
+            require_processes(self.accelerator)
         self.tasks = task_kinds(recipe.data, recipe.data_revision, recipe.tasks)
         samples = self._samples("train", self.tasks)
         self.streams = {task: Stream(task, rows, recipe.seed) for task, rows in samples.items()}

@@ -28,19 +28,27 @@ from recfound_data.errors import UsageError
 from recfound_model.tmole import TmoleModel
 
 
-def shard(model: TmoleModel, accelerator: Accelerator) -> None:
-    """Spread a model's layers over the processes, in place; each part moves to its process's device.
-
-    All processes call it with the same weights. An optimizer must be made after it.
+def require_processes(accelerator: Accelerator) -> None:
+    """Refuse to spread a base over one process.
 
     Raises:
-        UsageError: there is only one process, or the base has no layers that are known as such.
+        UsageError: there is only one.
     """
     if accelerator.num_processes == 1:
         raise UsageError(
             "sharding: fsdp2 spreads the base over several processes, and there is one; start the run with "
             "`accelerate launch` or `torchrun`, or set sharding to none"
         )
+
+
+def shard(model: TmoleModel, accelerator: Accelerator) -> None:
+    """Spread a model's layers over the processes, in place; each part moves to its process's device.
+
+    All processes call it with the same weights. An optimizer must be made after it.
+
+    Raises:
+        UsageError: the base has no layers that are known as such.
+    """
     decoder = model.get_decoder()
     layers = list(_layers(decoder))
     if not layers:

@@ -15,7 +15,6 @@ from recfound_model.batches import (
     MIN_FILL,
     Layout,
     TokenSequence,
-    chunked,
     last_hidden,
     packed,
     padded,
@@ -158,22 +157,6 @@ def test_passes_hold_every_sequence_once_within_bounds(layout, row_tokens):
                 full = laid_out.computed + width > bound - (row_tokens if layout == "packed" else 0)
                 short = laid_out.tokens + longest[number + 1] < MIN_FILL * (laid_out.computed + width)
                 assert full or (layout == "padded" and short)
-
-
-def test_chunks_are_runs_of_passes_within_bounds():
-    draw = random.Random(8)
-    for bound in (1, 100, 1000, 10**6):
-        given = sequences(drawn_lengths(draw, 120))
-        layouts = [
-            padded([given[at] for at in group], PAD) for group in passes([len(s.ids) for s in given], 300, "padded")
-        ]
-        chunks = chunked(layouts, bound)
-        assert [layout for chunk in chunks for layout in chunk] == layouts
-        sizes = [sum(layout.computed for layout in chunk) for chunk in chunks]
-        assert all(size <= bound or len(chunk) == 1 for size, chunk in zip(sizes, chunks, strict=True))
-        following = [chunk[0].computed for chunk in chunks[1:]]
-        assert all(size + more > bound for size, more in zip(sizes, following, strict=False))
-    assert chunked([], 10) == []
 
 
 def test_sorting_leaves_less_padding_than_the_given_order_and_packing_less_still():

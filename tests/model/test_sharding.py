@@ -6,16 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from processes import launch
 from safetensors.torch import load_file, save_file
 from test_joint import DRAWS, EMBEDDING, GENERATIVE, as_trained, draws
+from tiny_models import ARCHITECTURES, architecture, batch, config, randomize
 from torch.distributed.tensor import DTensor
 
 from recfound_data.cli import main
+from recfound_model import add_tmole, task_context
 from recfound_model.training.checkpoints import checkpoint_folder, load_checkpoint, save_checkpoint
 from recfound_model.training.loop import Trainer
 from recfound_model.training.recipe import TrainRecipe
-from recfound_model.training.sharding import gathered, held_bytes
+from recfound_model.training.sharding import gathered, held_bytes, shard
 
 CASES = {
     "large passes": {},
@@ -75,11 +78,12 @@ def sharded_worker(folder: Path) -> None:
 WORKER = """
 import sys, torch
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-from test_sharding import sharded_worker
-sharded_worker(Path(sys.argv[1]))
+import test_sharding
+getattr(test_sharding, sys.argv[2])(*map(Path, sys.argv[3:]))
 """
+HERE = str(Path(__file__).parent)
 
 
 def written(run: Path) -> dict[str, bytes]:
@@ -99,7 +103,7 @@ def both(request, settings, tmp_path_factory):
         held = [held_bytes(layer.parameters()) for layer in trainer.model.get_decoder().layers]
         expected[case][0]["held"] = held
     save_checkpoint(folder / "whole", 3, trainer.state, True)
-    codes, said = launch(WORKER, [str(folder), str(Path(__file__).parent)], request.param)
+    codes, said = launch(WORKER, [HERE, "sharded_worker", str(folder)], request.param)
     assert codes == [0] * request.param, said
     found = {
         case: [
@@ -178,6 +182,38 @@ def test_checkpoints_are_the_same_files_sharded_or_not(both):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5)
 
 
-def test_one_process_cannot_shard(recipe, capsys):
-    assert main(["model", "train", recipe(sharding="fsdp2")]) == 2
+def one_pass(model) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    with task_context(model, "user2item"):
+        hidden = model.get_decoder()(input_ids=batch(), is_causal=False, use_cache=False).last_hidden_state
+    hidden.square().mean().backward()
+    gradients = {key: p.grad for key, p in model.adapter_tensors().items() if p.grad is not None}
+    return hidden.detach(), gathered(gradients, True)
+
+
+def architectures_worker() -> None:
+    accelerator = Accelerator(cpu=True)
+    for name, (_, targets) in ARCHITECTURES.items():
+        for checkpointing in (False, True):
+            whole, sharded = (randomize(add_tmole(architecture(name), config(target_modules=targets))) for _ in "ab")
+            sharded.load_adapter_tensors(whole.adapter_tensors())
+            if checkpointing:
+                sharded.train().activation_checkpointing_enable()
+            shard(sharded, accelerator)
+            (expected, gradients), (found, summed) = one_pass(whole.train()), one_pass(sharded.train())
+            torch.testing.assert_close(found, expected)
+            assert summed.keys() == gradients.keys()
+            for key, gradient in gradients.items():
+                # Both processes ran the same batch; the task embeddings are left to `sum_gradients`.
+                times = 1 if ".z." in key else 2
+                torch.testing.assert_close(summed[key], times * gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_every_architecture_is_sharded():
+    codes, said = launch(WORKER, [HERE, "architectures_worker"], 2)
+    assert codes == [0, 0], said
+
+
+def test_one_process_is_refused_before_the_base_is_loaded(recipe, capsys):
+    assert main(["model", "train", recipe(sharding="fsdp2", base="/no/such/base")]) == 2
     assert "sharding: fsdp2 spreads the base over several processes, and there is one" in capsys.readouterr().err
