@@ -5,10 +5,8 @@ Rough on purpose: it costs a small part of a step, and says whether a run takes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
 
 _GIB = 2**30
 _FORWARD_AND_BACKWARD = 2.5
@@ -84,8 +82,3 @@ def activation_bytes(
     whole = 12 * hidden + 4 * intermediate + 2 * dropped // layers
     values = layers * hidden + whole if recompute else layers * whole
     return tokens * values * value_bytes
-
-
-def parameter_bytes(parameters: Sequence[nn.Parameter]) -> int:
-    """Return the bytes of parameters."""
-    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
