@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 _GIB = 2**30
 _FORWARD_AND_BACKWARD = 2.5
 """What both passes cost together, in forward passes."""
