@@ -237,6 +237,19 @@ def test_experts_that_no_task_sees_do_not_move(recipe, tmp_path, tasks, idle):
     assert set(config["prompts"]) == set(tasks) - {GENERATIVE}
 
 
+def test_one_shared_expert_is_one_lora_for_all_tasks(recipe, base, tmp_path):
+    """The ablation that docs/model.md names: without a choice of experts every task has the same adapter."""
+    shared = {"embedding": 0, "shared": 1, "generative": 0}
+    adapter = {"r": 16, "alpha": 32, "experts": shared, "task_dim": 8, "dropout": 0.0}
+    assert main(["model", "train", recipe(adapter=adapter, steps=2)]) == 0
+    run = tmp_path / "run"
+    assert main(["model", "collapse", str(run / "adapter"), "--out", str(tmp_path / "lora")]) == 0
+    loras = [load_file(tmp_path / "lora" / task / TENSORS) for task in (*EMBEDDING, GENERATIVE)]
+    assert loras[0].keys() and any(tensor.any() for key, tensor in loras[0].items() if "lora_B" in key)
+    for lora in loras[1:]:
+        assert all(torch.equal(tensor, lora[key]) for key, tensor in loras[0].items())
+
+
 def test_a_task_of_weight_zero_is_not_trained(settings, tmp_path):
     def plan(**changes):
         trainer = Trainer(TrainRecipe(**settings(out=str(tmp_path)) | changes))
