@@ -33,7 +33,7 @@ from recfound_model.exporting import export_embedder, export_generator
 from recfound_model.merging import merge_adapters
 from recfound_model.nano import nano_base
 from recfound_model.training.loop import train
-from recfound_model.training.recipe import AdapterSettings, TrainRecipe
+from recfound_model.training.recipe import AdapterSettings, SchedulerSettings, TrainRecipe
 
 REVIEWS = 8_000
 QUERIES = 200  # of a task and corpus, at most
@@ -114,6 +114,8 @@ def demo_recipe(folder: Path, seed: int) -> TrainRecipe:
         seed=seed,
         steps=90,
         adapter=AdapterSettings(target_modules="all-linear", task_dim=64, dropout=0.0),
+        # 90 steps are little more than one window of S2Sched: its slopes would be noise, and starved query2item.
+        scheduler=SchedulerSettings(kind="proportional"),
         embedding_batch=48,
         generative_batch=4,
         proportions={"user2item": 2, "query2item": 1, "item2item": 1},
