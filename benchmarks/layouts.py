@@ -20,15 +20,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
+from training_step import recipe_of
 
 from recfound_model.batches import TokenSequence
 from recfound_model.training.joint import JointObjective
 from recfound_model.training.loop import Trainer
-from recfound_model.training.recipe import TrainRecipe
 
 
 class InOrder(JointObjective):
@@ -46,30 +45,14 @@ class InOrder(JointObjective):
         return groups
 
 
-def keys(arguments: argparse.Namespace, **changes: Any) -> dict[str, Any]:
-    """Return the recipe that is measured."""
-    return {
-        "base": arguments.base,
-        "data": arguments.data,
-        "out": tempfile.mkdtemp(),
-        "steps": 10_000,
-        "scheduler": {"kind": "proportional"},
-        "embedding_batch": arguments.embedding_batch,
-        "generative_batch": arguments.generative_batch,
-        "query_tokens": 96,
-        "document_tokens": 64,
-        "generative_tokens": 512,
-        "tokens_per_forward": 2048,
-    } | changes
-
-
 def layouts(arguments: argparse.Namespace) -> None:
     """Print the table of layouts."""
     torch.set_num_threads(1)
-    trainers = {"in order": Trainer(TrainRecipe(**keys(arguments)))}
+    fixed = {"scheduler": {"kind": "proportional"}}  # so that all draw the same samples
+    trainers = {"in order": Trainer(recipe_of(arguments, **fixed))}
     trainers["in order"].objective = InOrder(**vars(trainers["in order"].objective))
-    trainers["buckets"] = Trainer(TrainRecipe(**keys(arguments)))
-    trainers["packed"] = Trainer(TrainRecipe(**keys(arguments, packing=True)))
+    trainers["buckets"] = Trainer(recipe_of(arguments, **fixed))
+    trainers["packed"] = Trainer(recipe_of(arguments, **fixed, packing=True))
     real: dict[str, list[int]] = {name: [] for name in trainers}
     computed: dict[str, list[int]] = {name: [] for name in trainers}
     speed: dict[str, list[float]] = {name: [] for name in trainers}
@@ -95,7 +78,8 @@ def processes(arguments: argparse.Namespace) -> None:
     for count in (1, 2):
         out = Path(tempfile.mkdtemp()) / "run"
         recipe = out.parent / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump(keys(arguments, out=str(out), steps=arguments.steps + 1)))
+        measured = recipe_of(arguments, out=str(out), steps=arguments.steps + 1, plots=False)
+        recipe.write_text(yaml.safe_dump(measured.model_dump(mode="json")))
         run_in_processes(count, recipe)
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][1:]
         speed = sum(line["tokens"] for line in lines) / sum(line["seconds"] for line in lines)

@@ -19,12 +19,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.random import Generator
 
+from recfound_data.plots import plot_style
 from recfound_model.scheduling.allocation import bounded_shares
 from recfound_model.scheduling.scheduler import FixedShares, SampleScheduler
 
@@ -41,16 +41,6 @@ GUARDS: dict[str, dict[str, float]] = {
 }
 COLOURS = ("#8fb3d4", "#c8702a", "#2f6a3b", "#8a1f5f")
 PALE = "#9fb4c7"
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "figure.dpi": 110,
-}
-
 # --- curves that do not depend on the split
 
 
@@ -387,9 +377,7 @@ def main() -> None:
         for scenario in SCENARIOS
     }
     outcomes = closed_loop()
-    with rc_context():
-        rcdefaults()
-        rcParams.update(STYLE)
+    with plot_style():
         _write(share_plot(shares), out / "scheduler-shares.png")
         _write(closed_plot(outcomes), out / "scheduler-closed-loop.png")
     print(f"{share_table(shares)}\n\n{closed_table(outcomes)}\n\n{cost()}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from recfound_data.tasks.catalogue import TASKS
 _COLOURS = ("#1f4e79", "#c8702a", "#4f8a5b", "#8a5a8f")
 _PALE = "#9fb4c7"
 _WIDTH = 8.0
-_STYLE: dict[Any, Any] = {
+STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
@@ -30,6 +31,21 @@ _STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "figure.dpi": 110,
 }
+"""How all plots of this project look."""
+
+
+@contextmanager
+def plot_style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Draw in the block with the project's settings: a user's own matplotlibrc must not change the bytes.
+
+    Args:
+        changes: settings that take the place of some in `STYLE`.
+    """
+    with rc_context():
+        rcdefaults()
+        settings: dict[Any, Any] = {**STYLE, **(changes or {})}
+        rcParams.update(settings)
+        yield
 
 
 def write_plots(description: Description, folder: Path) -> list[Path]:
@@ -41,10 +57,7 @@ def write_plots(description: Description, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
-    with rc_context():
-        # What a user's own matplotlibrc says must not change the bytes.
-        rcdefaults()
-        rcParams.update(_STYLE)
+    with plot_style():
         for name, draw in PLOTS.items():
             figure = draw(description)
             if figure is not None:

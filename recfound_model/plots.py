@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recfound_data.errors import RecfoundError
+from recfound_data.plots import plot_style
 from recfound_data.progress import say
 from recfound_data.tasks.catalogue import TASKS
 from recfound_model.routing import GROUPS
@@ -34,15 +33,7 @@ _MARKERS = {"validation": "D", "probe": "o"}
 _MARKED: dict[str, Any] = {"color": "black", "markersize": 3.5, "markerfacecolor": "white", "markeredgewidth": 0.9}
 _WIDTH = 8.0
 _COLUMNS = 4
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 8,
-    "axes.titlelocation": "left",
-    "figure.dpi": 110,
-}
+_SMALL = {"font.size": 8, "axes.titlesize": 8}
 
 Floats = NDArray[np.float64]
 
@@ -57,7 +48,7 @@ def plot_run(run: str | Path) -> list[Path]:
     run = Path(run)
     history = read_history(run)
     drawn = {}
-    with plot_style():
+    with plot_style(_SMALL):
         for name, draw in PLOTS.items():
             figure = draw(history)
             if figure is None:
@@ -68,15 +59,6 @@ def plot_run(run: str | Path) -> list[Path]:
             FigureCanvasAgg(figure).print_png(image, metadata={"Software": None})
             drawn[name] = image.getvalue()
     return _written(run / "plots", drawn)
-
-
-@contextmanager
-def plot_style() -> Iterator[None]:
-    """Draw in the block with this project's settings: a user's own matplotlibrc must not change the bytes."""
-    with rc_context():
-        rcdefaults()
-        rcParams.update(_STYLE)
-        yield
 
 
 def gate_similarity(g: Tensor) -> Tensor:

@@ -138,8 +138,8 @@ class JointObjective:
         if generative:
             sequences = self._own_completions(generative)
             aligned = self._aligned(sequences, self._passes(sequences), next(iter(generative)))
-            passes = [layout.computed for layout in aligned.layouts]
-            kept, largest = kept + sum(passes), max(largest, *passes)
+            sizes = [layout.computed for layout in aligned.layouts]
+            kept, largest = kept + sum(sizes), max(largest, *sizes)
         return kept, repeated, largest
 
     def _over(self, embedding: Drawn, generative: Drawn, gradient: bool) -> StepLosses:

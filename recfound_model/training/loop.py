@@ -83,7 +83,7 @@ class TrainSummary:
     steps: int
     losses: dict[str, float]
     best: Path | None
-    score: float
+    score: float | None
 
 
 def train(recipe: TrainRecipe, resume: bool = False) -> TrainSummary | None:
@@ -125,8 +125,9 @@ def train(recipe: TrainRecipe, resume: bool = False) -> TrainSummary | None:
 
         plot_run(run)
     standing = trainer.state.standing
-    best = None if standing.best is None else checkpoint_folder(run, standing.best)
-    return TrainSummary(run, recipe.steps - first, losses, best, standing.score)
+    if standing.best is None:
+        return TrainSummary(run, recipe.steps - first, losses, None, None)
+    return TrainSummary(run, recipe.steps - first, losses, checkpoint_folder(run, standing.best), standing.score)
 
 
 class Trainer:

@@ -111,6 +111,7 @@ def test_a_run_as_json(recipe, capsys, tmp_path):
     losses = metrics(tmp_path / "run")[0]["losses"]
     assert summary["path"] == str(tmp_path / "run") and summary["steps"] == 1
     assert {task: round(loss, 6) for task, loss in summary["losses"].items()} == losses
+    assert summary["best"] is None and summary["score"] is None  # infinity, say, would be no JSON
 
 
 # --- the same again
