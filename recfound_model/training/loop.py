@@ -23,7 +23,7 @@ from recfound_model.adapter_config import TmoleConfig
 from recfound_model.adapter_files import write_adapter
 from recfound_model.bases import load_base
 from recfound_model.nano import nano_base
-from recfound_model.scheduling.scheduler import FixedShares, SampleScheduler
+from recfound_model.scheduling.scheduler import FixedShares
 from recfound_model.templates import task_prompts
 from recfound_model.tmole import TmoleModel, add_tmole
 from recfound_model.training.checkpoints import (
@@ -54,6 +54,7 @@ from recfound_model.training.sharding import (
     require_processes,
     shard,
 )
+from recfound_model.training.shares import make_scheduler, totals
 from recfound_model.training.spans import ITEM_SPANS, ROUTED_AS, item_spans
 from recfound_model.training.streams import (
     Stream,
@@ -151,7 +152,9 @@ class Trainer:
         if recipe.item_spans:
             self.streams[ITEM_SPANS] = item_spans(recipe.data, recipe.seed, self.tasks, recipe.data_revision)
             self.kinds[ITEM_SPANS] = "embedding"
-        self.scheduler = self._scheduler()
+        self.scheduler = make_scheduler(
+            recipe, self.kinds, {task: len(stream.samples) for task, stream in self.streams.items()}
+        )
         self.probe = self._held_out(recipe.scheduler.probe_samples) if recipe.scheduler.signal == "probe" else None
         self.validation = self._held_out(recipe.validation.samples) if recipe.validation.every else None
         name = recipe.base
@@ -198,47 +201,6 @@ class Trainer:
     def _samples(self, split: str, tasks: Iterable[str]) -> dict[str, Dataset]:
         data, revision = self.recipe.data, self.recipe.data_revision
         return {task: load_samples(data, task, self.tasks[task], split, revision) for task in tasks}
-
-    def _scheduler(self) -> FixedShares:
-        """Return what decides how many samples of each task a step holds."""
-        recipe, settings = self.recipe, self.recipe.scheduler
-        unknown = [task for task in recipe.proportions if task not in self.tasks]
-        if unknown:
-            raise UsageError(
-                f"proportions: task {unknown[0]!r} is not trained on; the tasks are {', '.join(self.tasks)}"
-            )
-        groups: dict[str, dict[str, int]] = {}
-        for kind in KINDS:
-            sizes = {task: len(self.streams[task].samples) for task in self.kinds if self.kinds[task] == kind}
-            if self.totals[kind] and any(recipe.proportions.get(task, size) for task, size in sizes.items()):
-                groups[kind] = sizes
-        if not groups:
-            raise UsageError("nothing to train: no task of the recipe has a sample in a step; raise the batch sizes")
-        weights = {
-            task: recipe.proportions.get(task, size) for sizes in groups.values() for task, size in sizes.items()
-        }
-        if ITEM_SPANS in weights:
-            others = sum(weights[task] for task in groups["embedding"] if task != ITEM_SPANS)
-            weights[ITEM_SPANS] = others * recipe.item_spans / (1 - recipe.item_spans)
-        prior = weights if recipe.proportions or recipe.item_spans else None
-        if settings.kind != "s2sched":
-            flattening = {"proportional": 1.0, "uniform": math.inf, "temperature": settings.temperature}
-            return FixedShares(groups, prior=prior, temperature=flattening[settings.kind])
-        return SampleScheduler(
-            groups,
-            warmup=math.ceil(settings.warmup * recipe.steps),
-            window=settings.window,
-            tau=settings.tau,
-            prior=prior,
-            temperature=settings.temperature,
-            cap=settings.cap,
-            plateau=settings.plateau,
-        )
-
-    @property
-    def totals(self) -> dict[str, int]:
-        """How many samples of each kind a step holds."""
-        return {"embedding": self.recipe.embedding_batch, "generative": self.recipe.generative_batch}
 
     def _held_out(self, samples: int) -> Drawn:
         """Return validation samples of each task that is trained."""
@@ -324,7 +286,7 @@ class Trainer:
 
     def estimate(self, steps: int) -> Estimate:
         """Return what `steps` steps need, from the samples of one and the forward passes of an eighth of them."""
-        counts = copy.deepcopy(self.scheduler).allocate({kind: self.totals[kind] for kind in self.scheduler.groups})
+        counts = self._allocated(copy.deepcopy(self.scheduler))
         drawn = {task: copy.copy(self.streams[task]).draw(n) for task, n in counts.items() if n}
         kept, repeated, largest = self.objective.planned(*self._by_kind(drawn))
         few = self._by_kind({task: rows[: math.ceil(len(rows) / 8)] for task, rows in drawn.items()})
@@ -367,7 +329,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        counts = self.scheduler.allocate({kind: self.totals[kind] for kind in self.scheduler.groups})
+        counts = self._allocated(self.scheduler)
         drawn = {task: self.streams[task].draw(count) for task, count in counts.items() if count}
         try:
             found = self.objective.backward(*self._by_kind(drawn))
@@ -394,6 +356,10 @@ class Trainer:
             self.state.standing.take(step, losses)
             record["validation"] = _rounded(losses)
         return record
+
+    def _allocated(self, scheduler: FixedShares) -> dict[str, int]:
+        step = totals(self.recipe)
+        return scheduler.allocate({kind: total for kind, total in step.items() if kind in scheduler.groups})
 
     def _by_kind(self, drawn: Drawn) -> tuple[Drawn, Drawn]:
         embedding, generative = (
