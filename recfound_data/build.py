@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from recfound_data.card import dataset_card
 from recfound_data.corpora import readers
@@ -45,13 +45,14 @@ from recfound_data.preparation import (
     write_pairs,
     write_statistics,
 )
+from recfound_data.ray_stage import RayTasks, require_ray
 from recfound_data.recipe import DataRecipe, parse, read_yaml
 from recfound_data.resuming import inputs, work_folder
 from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS
 from recfound_data.shards import ALL, ranges
 from recfound_data.tables import GROUPS, Source
 from recfound_data.tasks import BUILDERS
-from recfound_data.units import Result, Stage, Unit, total
+from recfound_data.units import Executor, Processes, Result, Stage, Unit, total
 from recfound_data.writing import FilePlan, Slice, file_plans, write_file, write_items
 
 _Folders = dict[str, list[Path]]
@@ -71,34 +72,51 @@ class BuildSummary:
 
 
 def build(
-    recipe: str | Path, out: str | Path, *, workers: int = 1, strict: bool = False, quiet: bool = False
+    recipe: str | Path,
+    out: str | Path,
+    *,
+    workers: int | None = None,
+    executor: Literal["local", "ray"] = "local",
+    strict: bool = False,
+    quiet: bool = False,
 ) -> BuildSummary:
     """Build the dataset that a recipe describes.
 
     Args:
         recipe: path of the YAML file; paths in it are relative to its folder.
         out: folder to write; an earlier dataset there is replaced, whole, at the end.
-        workers: processes to use; the result does not depend on it.
+        workers: most units at once; None is one here, and on Ray as many as the cluster has CPUs. The result does not
+            depend on it.
+        executor: `local` uses processes of this machine; `ray` the cluster that this process is in or that
+            `RAY_ADDRESS` names, or else a local one that ends with the build. All nodes must see the recipe's files and
+            `out` at the same paths, and have the same user key in their environment.
         strict: stop at the first line that cannot be parsed instead of counting it.
         quiet: print no progress.
 
     Raises:
-        UsageError: the recipe is wrong.
-        RecfoundError: a corpus cannot be read or gives nothing.
+        UsageError: the recipe is wrong, or Ray is not installed.
+        RecfoundError: a corpus cannot be read or gives nothing, or a worker or node cannot go on.
     """
+    if executor == "ray":
+        require_ray()
     path = Path(recipe)
     settings = parse(DataRecipe, read_yaml(path), str(path))
-    sources = readers(settings, path.parent, str(path))
+    # Tasks of Ray run in other folders than this process.
+    sources = readers(settings, path.parent.absolute() if executor == "ray" else path.parent, str(path))
+    found = [inputs(reader) for reader in sources]
     key = UserKey.from_environment()
     require_replaceable(Path(out))
     identity = {
         "recfound": version("recfound"),
         "recipe": settings.model_dump(mode="json"),
-        "inputs": [inputs(reader) for reader in sources],
+        "inputs": found,
         "user_key": key.fingerprint(),
         "strict": strict,
     }
-    with work_folder(Path(out), identity, quiet) as work, Stage(workers, quiet) as stage:
+    with (
+        work_folder(Path(out), identity, quiet) as work,
+        Stage(_executor(executor, workers, work, found), quiet) as stage,
+    ):
         reading = Reading(key, strict, "sentiment_analysis" in settings.tasks, quiet)
         job = _Build(work, settings, stage)
         prepared = job.prepare(sources, reading)
@@ -117,6 +135,12 @@ def build(
     manifest = read_manifest(Path(out))
     rows = {name: config["splits"] for name, config in manifest["configs"].items()}
     return BuildSummary(Path(out), rows, manifest["drops"])
+
+
+def _executor(name: str, workers: int | None, work: Path, found: list[list[Any]]) -> Executor:
+    if name == "ray":
+        return RayTasks(workers, work, [file for files in found for file in files])
+    return Processes(workers or 1)
 
 
 @dataclass(frozen=True)

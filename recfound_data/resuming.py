@@ -15,7 +15,7 @@ from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.files import expand, facts
 from recfound_data.layout import canonical_json
 from recfound_data.tables import Source
-from recfound_data.units import WorkerDiedError
+from recfound_data.units import StoppedError
 
 _IDENTITY = "build.json"
 """What a folder of units is of: recipe, inputs, key."""
@@ -49,7 +49,7 @@ def work_folder(out: Path, identity: dict[str, Any], quiet: bool) -> Iterator[Pa
                 name.write_text(text, encoding="utf-8")
                 yield work
                 _discard(work)
-            except (KeyboardInterrupt, WorkerDiedError):
+            except (KeyboardInterrupt, StoppedError):
                 raise
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)

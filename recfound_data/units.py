@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from recfound_data.errors import RecfoundError
 from recfound_data.progress import Progress
@@ -43,18 +45,76 @@ class Unit:
     size: int = 1
 
 
-class Stage(AbstractContextManager["Stage"]):
-    """Runs units, in this process or in `workers` others; their number changes the time and nothing else."""
+class Executor(Protocol):
+    """Where units are done that are not done yet."""
 
-    def __init__(self, workers: int, quiet: bool = False) -> None:
-        self._workers, self._quiet = workers, quiet
+    def results(self, units: Sequence[Unit]) -> Iterator[tuple[int, Result]]:
+        """Do all units and yield the place of each and its result, as they come.
+
+        Raises:
+            WorkerDiedError: a process or machine was lost, and its unit with it.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what still runs."""
+        ...
+
+
+class Processes:
+    """Runs units in this process, or in `workers` others on this machine."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
         self._pool: ProcessPoolExecutor | None = None
+
+    def results(self, units: Sequence[Unit]) -> Iterator[tuple[int, Result]]:
+        """Do all units and yield the place of each and its result, as they come.
+
+        Raises:
+            WorkerDiedError: a worker died.
+        """
+        if self._workers == 1:
+            yield from ((number, do(unit)) for number, unit in enumerate(units))
+            return
+        if self._pool is None:
+            # Spawned, not forked: polars keeps threads, and a fork would copy their locks.
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+            )
+        running: dict[Future[Result], int] = {self._pool.submit(do, units[at]): at for at in largest_first(units)}
+        try:
+            while running:
+                ready, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield running.pop(future), future.result()
+        except BrokenProcessPool:
+            raise WorkerDiedError(
+                "a worker died, most likely for want of memory; run the same command again, with fewer --workers: "
+                "it goes on where this one stopped"
+            ) from None
+
+    def close(self) -> None:
+        """End the processes when what they do is done."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def largest_first(units: Sequence[Unit]) -> list[int]:
+    """Return the units' places in the order to start them: the last unit to finish decides when a stage does."""
+    return sorted(range(len(units)), key=lambda number: -units[number].size)
+
+
+class Stage(AbstractContextManager["Stage"]):
+    """Runs units where an executor does; it and the number of its workers change the time and nothing else."""
+
+    def __init__(self, executor: Executor, quiet: bool = False) -> None:
+        self._executor, self._quiet = executor, quiet
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._executor.close()
 
     def run(self, what: str, units: Sequence[Unit], rows: str = "rows") -> list[Result]:
         """Return the units' results in their order, doing those that are not done yet.
@@ -81,35 +141,17 @@ class Stage(AbstractContextManager["Stage"]):
                 todo.append(number)
             else:
                 yield number, result
-        if self._workers == 1:
-            for number in todo:
-                yield number, _do(units[number])
-        elif todo:
-            yield from self._spread(units, todo)
-
-    def _spread(self, units: Sequence[Unit], todo: Sequence[int]) -> Iterator[tuple[int, Result]]:
-        if self._pool is None:
-            # Spawned, not forked: polars keeps threads, and a fork would copy their locks.
-            self._pool = ProcessPoolExecutor(
-                self._workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-            )
-        # The largest first: the last unit to finish decides when the stage does.
-        order = sorted(todo, key=lambda number: -units[number].size)
-        running: dict[Future[Result], int] = {self._pool.submit(_do, units[number]): number for number in order}
-        try:
-            while running:
-                ready, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in ready:
-                    yield running.pop(future), future.result()
-        except BrokenProcessPool:
-            raise WorkerDiedError(
-                "a worker died, most likely for want of memory; run the same command again, with fewer --workers: "
-                "it goes on where this one stopped"
-            ) from None
+        if todo:
+            for place, result in self._executor.results([units[number] for number in todo]):
+                yield todo[place], result
 
 
-class WorkerDiedError(RecfoundError):
-    """A worker process ended without a result; what the others finished is kept."""
+class StoppedError(RecfoundError):
+    """A build stopped for a reason that is not in what it was given; what it finished is kept."""
+
+
+class WorkerDiedError(StoppedError):
+    """A worker ended without a result."""
 
 
 class _Silent(AbstractContextManager["_Silent"]):
@@ -132,10 +174,11 @@ def finished(folder: Path) -> Result | None:
     return result
 
 
-def _do(unit: Unit) -> Result:
-    # Named by its process: a worker that outlives its build for a moment writes into no other's folder.
-    partial = unit.folder.with_name(f".{unit.folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+def do(unit: Unit) -> Result:
+    """Do a unit here and return its result."""
+    # A name of its own for every attempt: one that outlives its build, or that another machine was given again when
+    # it seemed lost, writes into no other's folder.
+    partial = unit.folder.with_name(f"{_partial(unit)}{uuid.uuid4().hex[:12]}")
     partial.mkdir(parents=True)
     result = unit.work(partial, *unit.arguments)
     (partial / DONE).write_text(json.dumps(result), encoding="utf-8")
@@ -146,6 +189,16 @@ def _do(unit: Unit) -> Result:
             raise
         shutil.rmtree(partial, ignore_errors=True)  # that other worker was first, with the same bytes
     return result
+
+
+def clear_attempts(unit: Unit) -> None:
+    """Remove what lost attempts left of a unit that is done; one that still runs fails, and nobody waits for it."""
+    for partial in unit.folder.parent.glob(f"{glob.escape(_partial(unit))}*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(unit: Unit) -> str:
+    return f".{unit.folder.name}.partial-"
 
 
 def _end_with_parent() -> None:
