@@ -28,6 +28,8 @@ def expand(pattern: str) -> list[str]:
     Raises:
         RecfoundError: there is none.
     """
+    if not pattern:
+        raise RecfoundError("a path in the recipe is empty; name the file, or leave the key out")
     archive, member = _archived(pattern)
     if not archive:
         return _found(pattern)
@@ -111,8 +113,11 @@ METER = Meter()
 def size(path: str) -> int:
     """Return how many bytes `opened(path)` gives; 0 where the file's system does not tell."""
     archive, member = _archived(path)
-    system, name = fsspec.core.url_to_fs(f"zip://{member}::{archive}" if archive else path)
-    return int(system.info(name).get("size") or 0)
+    try:
+        system, name = fsspec.core.url_to_fs(f"zip://{member}::{archive}" if archive else path)
+        return int(system.info(name).get("size") or 0)
+    except FileNotFoundError:  # a member whose name no archive should have, such as `/etc/x`: reading it says so
+        return 0
 
 
 def facts(path: str) -> list[str]:

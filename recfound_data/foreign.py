@@ -73,12 +73,17 @@ class ForeignFile:
             raise RecfoundError(f"{self.path}: is UTF-16; save it as UTF-8")
         if kind != "jsonl":
             header = decoded(block.data.split(b"\n", 1)[0]).removeprefix("\ufeff")
-            return [name.strip() for name in next(csv.reader([header], delimiter=self._between()), [])]
+            try:
+                return [name.strip() for name in next(csv.reader([header], delimiter=self._between()), [])]
+            except csv.Error as error:
+                raise RecfoundError(
+                    f"{self.path}: line 1: is no row of columns ({error}); is it the right file?"
+                ) from None
         names: dict[str, None] = {}
         for line in itertools.islice(block.data.split(b"\n"), _LOOK_ROWS):
             try:
                 value = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # counted, with its line, where the file is read
             names |= dict.fromkeys(value if isinstance(value, dict) else ())
         first = block.data.lstrip().partition(b"\n")[0].strip()
@@ -123,8 +128,9 @@ class ForeignFile:
         """Return a frame without rows with the columns of a Parquet file."""
         try:
             with opened(self.path) as raw:
-                empty = pl.from_arrow(pq.ParquetFile(raw).schema_arrow.empty_table())
-        except Exception as error:  # a file system's driver raises what it likes
+                # Without metadata: polars panics where they are no text.
+                empty = pl.from_arrow(pq.ParquetFile(raw).schema_arrow.remove_metadata().empty_table())
+        except (Exception, pl.exceptions.PanicException) as error:  # a file system's driver raises what it likes
             raise RecfoundError(f"{self.path}: is not a readable Parquet file ({said(error)})") from None
         assert isinstance(empty, pl.DataFrame), "a table is no series"
         return empty

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import BaseModel, ValidationError
 
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.samples import EMBEDDING, GENERATIVE, ITEMS, QRELS, QUERIES
@@ -20,6 +21,45 @@ from recfound_data.tasks.catalogue import TASKS
 
 MANIFEST = "recfound.json"
 CARD = "README.md"
+
+
+class _File(BaseModel, strict=True):
+    bytes: int
+    sha256: str
+
+
+class _Config(BaseModel, strict=True):
+    splits: dict[str, int]
+    corpora: dict[str, dict[str, int]] = {}
+
+
+class _Terms(BaseModel, strict=True):
+    title: str
+    address: str
+    licence: str
+    citation: str
+    redistributable: bool
+
+
+class _Corpus(BaseModel, strict=True):
+    reader: str = ""
+    terms: _Terms | None = None
+
+
+class _Settings(BaseModel, strict=True):
+    item_text_chars: int | None = None
+
+
+class _Manifest(BaseModel, strict=True):
+    """The shape of what is read of a manifest that anybody may have written."""
+
+    configs: dict[str, _Config]
+    files: dict[str, _File]
+    corpora: dict[str, _Corpus]
+    recipe: _Settings = _Settings()
+    label_sources: list[str] = []
+    drops: dict[str, dict[str, int]] = {}
+    user_key: bool = False
 
 
 def schema_of(config: str) -> dict[str, Any]:
@@ -63,12 +103,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise RecfoundError(
             f"{folder}: is no recfound dataset: it has no {MANIFEST}; build one with `recfound data build`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RecfoundError(f"{path}: cannot be read: {error}") from None
     keys = ("schema_version", "configs", "files", "corpora")
     missing = [key for key in keys if not isinstance(manifest, dict) or key not in manifest]
     if missing:
         raise RecfoundError(f"{path}: is no dataset manifest: it has no {' and no '.join(missing)}")
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RecfoundError(
+            f"{path}: is no dataset manifest: {place[:200]}: {first['msg']}; build the dataset again"
+        ) from None
     return manifest
 
 

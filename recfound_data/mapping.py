@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from recfound_data.records import LONGEST_LITERAL
 from recfound_data.tables import RELATIONS
 
 TIME_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -104,7 +105,10 @@ def text(column: pl.Series) -> pl.Series:
             column = column.fill_nan(None).cast(pl.Int64)
     if column.dtype.is_nested():
         column = pl.Series(column.name, [None if v is None else json.dumps(v) for v in column.to_list()], pl.String)
-    words = column.cast(pl.String).str.strip_chars()
+    try:
+        words = column.cast(pl.String, strict=False).str.strip_chars()
+    except pl.exceptions.PolarsError:  # a type that has no text, or bytes that are none
+        words = pl.Series(column.name, [None if v is None else str(v) for v in column.to_list()], pl.String)
     return words.to_frame("").select(pl.when(pl.col("") != "").then(pl.col("")).alias(column.name))[column.name]
 
 
@@ -167,7 +171,11 @@ def _list_of(word: str, separator: str) -> list[str] | None:
 def _records(column: pl.Series, dtype: Any) -> pl.Series:
     """Return nested values, as they are or as text, in the shape of `dtype`; null where they have another."""
     shaped = []
-    for value in column.to_list():
+    try:
+        values = column.to_list()
+    except pl.exceptions.PanicException:  # text that is none
+        values = [None] * len(column)
+    for value in values:
         try:
             shaped.append(None if value in (None, "") else _shaped(_loaded(value), dtype))
         except ValueError:
@@ -185,8 +193,10 @@ def _loaded(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
     except ValueError:
-        if _SIDE_BY_SIDE.search(value):
+        if len(value) > LONGEST_LITERAL or _SIDE_BY_SIDE.search(value):
             raise
     try:
         with warnings.catch_warnings():

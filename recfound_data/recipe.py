@@ -118,7 +118,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such recipe") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise UsageError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UsageError(f"{path}: a recipe is a mapping of keys to values, found {type(data).__name__}")

@@ -25,6 +25,13 @@ from recfound_data.tables import TABLES, Batch
 
 Values = dict[str, Any]
 _BATCH_ROWS = 10_000
+_LARGEST_DOCUMENT = 32 << 20
+"""In bytes: JSON that is read at once takes up to thirty times as much memory."""
+LONGEST_LITERAL = 2 << 20
+"""In characters: Python's parser takes up to 250 bytes for each."""
+_LARGEST_LIST = 256 << 20
+"""In bytes: a list is held as text, its values one by one."""
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,26 @@ def in_batches(
 def _batch(table: str, rows: list[Values], drops: Counter[str], bad: list[Unparsable]) -> Batch:
     if bad:
         drops["record unparsable"] += len(bad)
+    frame, lost = frame_of(table, rows)
+    drops["record with a value of the wrong type"] += lost
+    return Batch(table, frame, dict(+drops), bad)
+
+
+def frame_of(table: str, rows: list[Values]) -> tuple[pl.DataFrame, int]:
+    """Return rows as those of a table, columns that they lack null, and how many had a value of another type."""
     schema = TABLES[table]
-    frame = pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
-    return Batch(table, frame, dict(drops), bad)
+
+    def made(some: list[Values]) -> pl.DataFrame | None:
+        try:
+            return pl.DataFrame([{name: row.get(name) for name in schema} for row in some], schema=schema)
+        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+            return None
+
+    frame = made(rows)
+    if frame is not None:
+        return frame, 0
+    parts = [part for row in rows if (part := made([row])) is not None]
+    return pl.concat([pl.DataFrame(schema=schema), *parts]), len(rows) - len(parts)
 
 
 def json_records(pattern: str) -> Iterator[Record | Unparsable]:
@@ -88,6 +112,8 @@ def block_literals(block: Block) -> Iterator[Record | Unparsable]:
 
 
 def _literal(text: str) -> Any:
+    if len(text) > LONGEST_LITERAL:
+        raise ValueError(f"a literal of {len(text):,} characters is too long")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of escapes that Python does not know: they stand for themselves
         return ast.literal_eval(text)
@@ -134,7 +160,8 @@ def json_document(pattern: str) -> Iterator[tuple[str, Any]]:
     """
     for path, data in whole_files(pattern):
         try:
-            yield path, _encodable(json.loads(decoded(data)))
+            value = json.loads(decoded(data))
+            yield path, _encodable(value) if b"\\u" in data or b"\\U" in data else value
         except (ValueError, RecursionError) as error:
             raise RecfoundError(f"{path}: is no valid JSON ({error}); download it again") from None
 
@@ -155,7 +182,10 @@ def table_records(
     """
     style: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if quote is None else {"quotechar": quote}
     for path, lines in _files_of_lines(pattern):
-        header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter, **style), [])]
+        try:
+            header = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter, **style), [])]
+        except csv.Error as error:
+            raise RecfoundError(f"{path}: line 1: is no row of columns ({error}); is it the right file?") from None
         require(columns, header, f"{path}: line 1")
         for line, row in csv_records(lines, 2, len(header), delimiter=delimiter, **style):
             if isinstance(row, str):
@@ -179,8 +209,43 @@ def _files_of_lines(pattern: str) -> Iterator[tuple[str, Iterator[str]]]:
         yield block.path, lines(block.path)
 
 
-def whole_files(pattern: str) -> Iterator[tuple[str, bytes]]:
-    """Yield each file's path and bytes, decompressed."""
+def json_items(path: str) -> Iterator[tuple[int, Any]]:
+    """Yield the values of a file that holds one JSON list, numbered from 1, one in memory at a time.
+
+    Raises:
+        RecfoundError: it is no JSON list, or larger than `_LARGEST_LIST`.
+    """
+    decoder = json.JSONDecoder()
+    for _, data in whole_files(path, _LARGEST_LIST):
+        text = decoded(data)
+        escaped = b"\\u" in data or b"\\U" in data
+        at, number = _next(text, _next(text, 0) + 1), 0
+        try:
+            while text[at : at + 1] != "]":
+                value, at = decoder.raw_decode(text, at)
+                number, at = number + 1, _next(text, at)
+                yield number, _encodable(value) if escaped else value
+                if text[at : at + 1] == ",":
+                    at = _next(text, at + 1)
+                elif text[at : at + 1] != "]":
+                    raise ValueError(f"expected a comma after value {number:,}")
+        except (ValueError, RecursionError) as error:
+            raise RecfoundError(f"{path}: is no valid JSON ({error}); download it again") from None
+
+
+def _next(text: str, at: int) -> int:
+    """Return the first place from `at` on that is no white space."""
+    found = _SPACE.match(text, at)
+    assert found is not None, "no white space is white space too"
+    return found.end()
+
+
+def whole_files(pattern: str, largest: int = _LARGEST_DOCUMENT) -> Iterator[tuple[str, bytes]]:
+    """Yield each file's path and bytes, decompressed.
+
+    Raises:
+        RecfoundError: a file is larger than `largest` bytes.
+    """
     current, parts = "", list[bytes]()
     for block in line_blocks(pattern):
         if block.path != current and parts:
@@ -188,5 +253,10 @@ def whole_files(pattern: str) -> Iterator[tuple[str, bytes]]:
             parts = []
         current = block.path
         parts.append(block.data)
+        if sum(map(len, parts)) > largest:
+            raise RecfoundError(
+                f"{current}: is larger than {largest >> 20} MiB and one document; split it, or write an object "
+                "a line, as `jq -c '.[]'` does"
+            )
     if parts:
         yield current, b"".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import zipfile
 import zlib
@@ -15,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,8 +26,15 @@ from recfound_data.files import METER, decompressed, expand, form, opened, said
 
 BLOCK_BYTES = 16 << 20
 _LONGEST_RECORD = 4
-"""In blocks: a quote that is still open after as many is taken for a stray one."""
+"""In blocks: a quote that is still open after as many is taken for a stray one, and no line is longer."""
+_MOST_LINES = 1 << 20
+"""Of a block: short lines become many rows, whose columns take far more memory than the lines."""
+_HOPELESS_LINES = 1_000
+"""So many lines at the beginning of a file, none of which can be parsed, are the wrong file and not bad luck."""
+_SHOWN_NAMES, _SHOWN_CHARS = 30, 60
+"""Of columns in a message."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_RIGHT_FILE = "is it the right file?"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 """How the stand-in begins that Git LFS leaves for a file that was not fetched, whatever its name."""
 
@@ -55,7 +64,7 @@ def line_blocks(pattern: str, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]
     a block, the next one is read in a thread.
 
     Raises:
-        RecfoundError: a file is missing, or its compression is truncated or damaged.
+        RecfoundError: a file is missing, its compression is truncated or damaged, or a line is longer than four blocks.
     """
     with closing(_blocks(pattern, block_bytes)) as blocks, ThreadPoolExecutor(1, "read-ahead") as thread:
         coming = thread.submit(next, blocks, None)
@@ -79,10 +88,12 @@ def _blocks(pattern: str, block_bytes: int) -> Generator[Block, None, None]:
                     cut = data.rfind(b"\n") + 1
                     if quoted and len(data) < _LONGEST_RECORD * block_bytes:
                         cut = _unquoted(data, cut)
-                    if cut:
-                        yield Block(path, line, data[:cut])
-                        line += data.count(b"\n", 0, cut)
+                    for block in _short(Block(path, line, data[:cut]), quoted):
+                        yield block
+                        line += block.data.count(b"\n")
                     rest = data[cut:]
+                    if len(rest) > _LONGEST_RECORD * max(block_bytes, BLOCK_BYTES):
+                        raise RecfoundError(f"{path}: line {line}: is longer than {len(rest) >> 20} MiB; {_RIGHT_FILE}")
         except RecfoundError:
             raise
         except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, pa.ArrowInvalid) as error:
@@ -95,6 +106,23 @@ def _blocks(pattern: str, block_bytes: int) -> Generator[Block, None, None]:
             raise RecfoundError(f"{path}: cannot be read after {read:,} bytes: {said(error)}") from None
         if rest:
             yield Block(path, line, rest)
+
+
+def _short(block: Block, quoted: bool) -> Iterator[Block]:
+    """Yield a block as blocks of about `_MOST_LINES` lines or less, cut outside of quotes where it is `quoted`."""
+    line, data, start = block.first_line, block.data, 0
+    if data.count(b"\n") > _MOST_LINES:
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == ord("\n"))[_MOST_LINES - 1 :: _MOST_LINES] + 1
+        for end in ends.tolist():
+            part = data[start:end]
+            if quoted:
+                part = part[: _unquoted(part, len(part))]
+            if part:
+                yield Block(block.path, line, part)
+                start, line = start + len(part), line + part.count(b"\n")
+        data = data[start:]
+    if data:
+        yield Block(block.path, line, data)
 
 
 def _is_pointer(path: str) -> bool:
@@ -138,14 +166,19 @@ def parquet_frames(
                 require([name for name in columns if name not in optional], names, path)
                 present = [name for name in columns if name in names]
                 for batch in file.iter_batches(batch_size=rows, columns=present):
-                    frame = pl.DataFrame(batch)
+                    frame = pl.DataFrame(batch.replace_schema_metadata(None))  # polars panics where they are no text
                     yield frame.select(
                         (pl.col(name) if name in present else pl.lit(None)).cast(dtype, strict=False).alias(name)
                         for name, dtype in columns.items()
                     )
         except RecfoundError:
             raise
-        except (pa.ArrowException, pl.exceptions.PolarsError, zipfile.BadZipFile) as error:
+        except (
+            pa.ArrowException,
+            pl.exceptions.PolarsError,
+            pl.exceptions.PanicException,
+            zipfile.BadZipFile,
+        ) as error:
             if isinstance(error, pa.ArrowInvalid) and _is_pointer(path):
                 raise _not_fetched(path) from None
             raise RecfoundError(f"{path}: is not a readable Parquet file ({said(error)}); download it again") from None
@@ -157,7 +190,15 @@ def require(columns: Iterable[str], names: list[str], place: str) -> None:
     """Raise RecfoundError if one of `columns` is not among `names`, those that stand at `place`."""
     missing = [name for name in columns if name not in names]
     if missing:
-        raise RecfoundError(f"{place}: has no column {missing[0]!r}; it has {', '.join(names)}")
+        raise RecfoundError(f"{place}: has no column {missing[0]!r}; it has {listed(names)}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first names for a message, however many and whatever they are."""
+    names = list(names)
+    shown = ("".join(letter if letter.isprintable() else "?" for letter in name[:_SHOWN_CHARS]) for name in names)
+    more = f" and {len(names) - _SHOWN_NAMES:,} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(itertools.islice(shown, _SHOWN_NAMES)) + more
 
 
 def frames(
@@ -214,7 +255,8 @@ def json_lines(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list
         if not data.strip():
             return pl.DataFrame(schema=schema)
         try:
-            frame = pl.read_ndjson(io.BytesIO(data), schema=schema, ignore_errors=True)
+            # After an empty line: polars takes what begins like a compressed file for one.
+            frame = pl.read_ndjson(io.BytesIO(b"\n" + data), schema=schema, ignore_errors=True)
         except pl.exceptions.PolarsError:
             return None
         # What is no object, such as a list, is read as one without fields.
@@ -228,6 +270,14 @@ def json_lines(block: Block, schema: dict[str, Any]) -> tuple[pl.DataFrame, list
             return str(error)
         return "no readable JSON" if isinstance(value, dict) else f"expected an object, found {type(value).__name__}"
 
+    frame = parse(block.data)
+    if frame is not None:
+        return frame, []
+    if block.first_line == 1 and block.data.count(b"\n") > _HOPELESS_LINES:
+        beginning = Block(block.path, 1, b"".join(io.BytesIO(block.data).readlines()[:_HOPELESS_LINES]))
+        good, bad = _sift(beginning, parse, fault)
+        if good.is_empty() and bad:
+            raise RecfoundError(f"{block.path}: line 1: {bad[0].why[:200]}, and so in every line; {_RIGHT_FILE}")
     return _sift(block, parse, fault)
 
 
@@ -319,7 +369,7 @@ def csv_frame(
         whole = len(raw) == text.count("\n") + (not text.endswith("\n"))
         if whole and not blank and not any(frame[name].null_count() for name in needed):
             return frame, []
-    except pl.exceptions.PolarsError:
+    except (pl.exceptions.PolarsError, OSError):  # OSError: what begins like a compressed file is taken for one
         pass  # a broken row: the slower way finds it, and tells blank lines and quoted ones from lost ones
     rows, begins, bad = [], list[int](), list[Unparsable]()
     lines = io.StringIO(text, newline="\n")

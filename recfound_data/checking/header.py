@@ -43,7 +43,7 @@ def check_files(folder: Path, manifest: dict[str, Any], findings: Findings) -> b
     for name, verdict in zip(inside, verdicts, strict=True):
         if verdict:
             findings.add(verdict, name)
-    known = {MANIFEST, CARD, *manifest["files"]}
+    known = {MANIFEST, CARD, "CHANGELOG.md", *manifest["files"]}
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
@@ -76,7 +76,7 @@ def check_card(folder: Path, manifest: dict[str, Any], findings: Findings) -> No
             entry["config_name"]: {split["name"]: split["num_examples"] for split in entry["splits"]}
             for entry in header["dataset_info"]
         }
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         findings.add("card", f"{CARD} has no readable header", examples=[repr(error)[:200]])
         return
     for config, entry in manifest["configs"].items():
@@ -95,7 +95,7 @@ def _check_body(folder: Path, manifest: dict[str, Any], body: str, findings: Fin
             findings.add("card", f"{CARD}: the text does not name the task {config}")
     for label, corpus in manifest["corpora"].items():
         for what in ("address", "licence", "citation"):
-            if corpus["terms"][what] not in body:
+            if corpus.get("terms", {}).get(what, "") not in body:
                 findings.add("card", f"{CARD}: the text does not give the {what} of corpus {label}")
     for image in _IMAGE.findall(body):
         if "://" not in image and not (folder / image).is_file():

@@ -76,7 +76,7 @@ class Rows:
                 for at in range(0, part.rows, part.step):
                     try:
                         frame = scan.slice(at, part.step).collect()
-                    except (pl.exceptions.PolarsError, OSError) as error:
+                    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
                         raise RecfoundError(f"{part.path}: cannot be read: {str(error)[:200]}; build again") from None
                     yield Batch(frame, part.split, part.first + at)
                     if self.progress is not None and columns is None:

@@ -90,7 +90,10 @@ def _fault(values: Any) -> str:
             return "a turn is neither the driver's nor the assistant's"
         if not isinstance(turn.get("data"), dict) or not isinstance(turn["data"].get("utterance"), str):
             return "a turn has no utterance"
-        at = (turn.get("reformulation") or {}).get("base_utt_idx", 0)
+        rewrite = turn.get("reformulation") or {}
+        if not isinstance(rewrite, dict) or not isinstance(rewrite.get("reformulated_utt") or "", str):
+            return "a rewrite is no text"
+        at = rewrite.get("base_utt_idx", None if rewrite.get("reformulated_utt") else 0)
         if not isinstance(at, int) or not 0 <= at < len(turns):
             return "a rewrite names a turn that is not there"
     return ""

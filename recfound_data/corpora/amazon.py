@@ -186,7 +186,7 @@ def item_facts(items: pl.DataFrame, known: Mapping[str, pl.Expr]) -> pl.Series:
 def price(text: pl.Expr) -> pl.Expr:
     """Return a price as the shop shows it, `$1,250.00` or `$3.99 - $9.99`; null where the text is none."""
     amount = pl.when(text.str.contains(_MONEY)).then(text.str.replace_all(r"[$,\s]", "")).cast(pl.Float64)
-    cents = (amount * 100).round().cast(pl.Int64)
+    cents = (amount * 100).round().cast(pl.Int64, strict=False)
     whole = (cents // 100).cast(pl.String)
     thousands = whole.str.replace(r"^(\d+)(\d{3})$", "$1,$2")
     shown = pl.concat_str(pl.lit("$"), thousands, pl.lit("."), (cents % 100).cast(pl.String).str.zfill(2))

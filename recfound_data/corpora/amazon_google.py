@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from recfound_data.errors import RecfoundError
 from recfound_data.records import Record, Values, decoded, in_batches, table_records, whole_files
-from recfound_data.sources import Unparsable, line_blocks
+from recfound_data.sources import Unparsable, line_blocks, listed
 from recfound_data.tables import Batch, People, Source, Terms
 
 _SIDES = {"left": ("left_", "ltable_"), "right": ("right_", "rtable_")}
@@ -106,7 +106,7 @@ def _require_titles(path: str) -> None:
         for side in _SIDES:
             if not {"title", "name"} & set(_side(row.values, side)):
                 raise RecfoundError(
-                    f"{row.path}: line 1: has no title of the {side} offer, only {', '.join(row.values)}; "
+                    f"{row.path}: line 1: has no title of the {side} offer, only {listed(row.values)}; "
                     "name the tables of offers too: `left` (tableA.csv) and `right` (tableB.csv)"
                 )
         return
@@ -204,7 +204,7 @@ def _single_quoted(pattern: str, columns: tuple[str, ...]) -> Iterator[Record | 
                 header = values
                 missing = [name for name in columns if name not in header]
                 if missing:
-                    raise RecfoundError(f"{path}: line 1: has no column {missing[0]!r}; it has {', '.join(header)}")
+                    raise RecfoundError(f"{path}: line 1: has no column {missing[0]!r}; it has {listed(header)}")
             elif len(values) == len(header):
                 yield Record(path, number, dict(zip(header, values, strict=True)))
             else:

@@ -109,6 +109,9 @@ def _as_json(block: Block) -> tuple[Block, list[Unparsable]]:
     for record in block_literals(block):
         if isinstance(record, Unparsable):
             bad.append(record)
-        else:
+            continue
+        try:
             lines[record.line - block.first_line] = json.dumps(record.values, skipkeys=True, default=str).encode()
+        except (ValueError, RecursionError) as error:  # a number of more digits than Python writes
+            bad.append(Unparsable(block.path, record.line, str(error)[:200]))
     return Block(block.path, block.first_line, b"\n".join(lines)), bad

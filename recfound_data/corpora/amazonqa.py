@@ -154,7 +154,7 @@ def _paragraphs(pattern: str, domain: str) -> Iterator[Record | Unparsable]:
                 for context, qa in _asked(record.values):
                     given = {"split": split, "domain": domain, "context": context}
                     yield Record(path, record.line, qa | given)
-            except (KeyError, TypeError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError):
                 yield Unparsable(path, record.line, "expected `context` and `qas`, or `paragraphs` of them")
 
 

@@ -32,6 +32,8 @@ _WHOLE: dict[str, Any] = {**_LABEL, "paragraphs": _PARAGRAPHS}
 _SOURCES = ("title", "description", "feature", "price", "brand")
 """What of a product's metadata becomes paragraphs, in this order; labels count paragraphs by it."""
 _HTML_LEFT = ("<a href", "javascript:", "background-color:", "background-image:", " li:", ".aloha")
+_LONGEST_TEXT = 1 << 40
+"""In characters: a span that ends behind it is none."""
 _FOLDS = ("train",) * 8 + ("validation", "test")
 
 
@@ -119,8 +121,9 @@ def _rows(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
     values = stated.explode("evidences", empty_as_null=True, keep_nulls=True).unnest("evidences")
     values = values.join(texts, on=["row", "pid"], how="left", maintain_order="left")
     absent = pl.col("value").is_null() & pl.col("pid").is_null()
-    stands = pl.col("text").str.slice(pl.col("begin"), pl.col("end") - pl.col("begin")) == pl.col("value")
-    right = stands & (pl.col("begin") >= 0) & (pl.col("value") != "")
+    begin, length = (part.clip(0, _LONGEST_TEXT) for part in (pl.col("begin"), pl.col("end") - pl.col("begin")))
+    stands = pl.col("text").str.slice(begin, length) == pl.col("value")
+    right = stands & (pl.col("begin") >= 0) & (pl.col("end") <= _LONGEST_TEXT) & (pl.col("value") != "")
     kept = values.filter(absent | right.fill_null(False))
     attributes = kept.select("row", pl.struct("value", "source", attribute="key").alias("attributes"))
     attributes = attributes.group_by("row", maintain_order=True).agg("attributes")
@@ -138,7 +141,10 @@ def _rows(frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
 
 def _published_split(paragraphs: pl.Series) -> pl.Series:
     """Return the split that the benchmark's code gives a product: by the bytes of its paragraphs as JSON, 8 : 1 : 1."""
-    written = (json.dumps([{"text": one["text"], "source": one["source"]} for one in row]) for row in paragraphs)
+    written = (
+        json.dumps([one and {"text": one["text"], "source": one["source"]} for one in (() if row is None else row)])
+        for row in paragraphs
+    )
     return pl.Series("split", [_FOLDS[sum(text.encode()) % 10] for text in written], pl.String)
 
 
@@ -150,7 +156,7 @@ class _Labels:
     """
 
     def __init__(self, parts: list[pl.DataFrame]) -> None:
-        self._rows = pl.concat(parts).sort(hash64(pl.col("id"))).with_row_index("label")
+        self._rows = pl.concat([pl.DataFrame(schema=_LABEL), *parts]).sort(hash64(pl.col("id"))).with_row_index("label")
         self._keys = self._rows.select(hash64(pl.col("id"))).to_series().to_numpy()
         self.found: NDArray[np.bool_] = np.zeros(len(self._rows), np.bool_)
 
@@ -179,7 +185,7 @@ def _labelled(block: Block, labels: _Labels) -> tuple[pl.DataFrame, dict[str, in
     for number, line in fresh.select("number", "line").iter_rows():
         try:
             paragraphs.append(_paragraphs(json.loads(line)))
-        except ValueError as error:
+        except (ValueError, RecursionError, AttributeError) as error:  # AttributeError: the line is no object
             bad.append(Unparsable(block.path, number, str(error)))
             paragraphs.append(None)
     joined = fresh.with_columns(paragraphs=pl.Series(paragraphs, dtype=_PARAGRAPHS)).drop_nulls("paragraphs")

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
-import polars as pl
-
 from recfound_data.errors import RecfoundError
-from recfound_data.records import json_document
+from recfound_data.records import frame_of, json_document
 from recfound_data.sources import Unparsable
-from recfound_data.tables import TABLES, Batch, People, Source, Terms
+from recfound_data.tables import Batch, People, Source, Terms
 
 _SPLITS = {"train": "train", "eval": "validation", "test": "test"}
 
@@ -64,7 +62,9 @@ class MudocoQr(Source):
                 else:
                     drops["dialogue without its first turn"] += 1
             drops["record unparsable"] += len(bad)
-            yield Batch("dialogues", pl.DataFrame(rows, schema=TABLES["dialogues"]), dict(drops), bad)
+            frame, lost = frame_of("dialogues", rows)
+            drops["record with a value of the wrong type"] += lost
+            yield Batch("dialogues", frame, dict(+drops), bad)
 
 
 def _turns(turns: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:

@@ -18,7 +18,7 @@ from recfound_data.identity import stable_id
 from recfound_data.mapping import misunderstood, typed
 from recfound_data.mapping import text as as_text
 from recfound_data.recipe import Strict, nearest
-from recfound_data.sources import Unparsable
+from recfound_data.sources import Unparsable, listed
 from recfound_data.tables import TABLES, Batch, People, Source, Terms
 
 _NEEDED: dict[str, tuple[str, ...]] = {
@@ -39,6 +39,8 @@ _FACT = "\x00"
 _SEPARATORS = ";\t|,"
 _HOPELESS_ROWS = 20
 """So many rows of a file, none of which can be used, are a wrong mapping and not bad luck."""
+_LOOKED_AT = 200
+"""So many columns are looked through for the one that a name may have meant."""
 _ONE = {"judgements": "judgement", "dialogues": "dialogue", "attributes": "labelled offer", "matches": "match"}
 
 
@@ -279,9 +281,8 @@ def _chunks(file: TableFile, table: str) -> Iterator[tuple[str, Chunk]]:
             hint = "" if column in named else f"; name the column that holds it: `columns: {{{column}: ...}}`"
             if len(names) == 1 and (mark := next((mark for mark in _SEPARATORS if mark in names[0]), "")):
                 hint = f"; is it separated by {mark!r}? Say so: `separator: {mark!r}`"
-            raise RecfoundError(
-                f"{foreign.path}: has no column {source!r}{nearest(source, names)}; it has {', '.join(names)}{hint}"
-            )
+            near = nearest(source, names[:_LOOKED_AT])
+            raise RecfoundError(f"{foreign.path}: has no column {source!r}{near}; it has {listed(names)}{hint}")
         present = {column: source for column, source in wanted.items() if source in names}
         for chunk in foreign.chunks(sorted(set(present.values()))):
             columns = (pl.col(source).alias(column) for column, source in present.items())

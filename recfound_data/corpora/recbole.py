@@ -14,7 +14,7 @@ from recfound_data.errors import RecfoundError
 from recfound_data.facts import age_group, facts, gender, private
 from recfound_data.files import expand
 from recfound_data.recipe import nearest
-from recfound_data.sources import Block, Unparsable, line_blocks, text_lines
+from recfound_data.sources import Block, Unparsable, line_blocks, listed, text_lines
 from recfound_data.tables import Batch, People, Source, Terms
 
 _TYPES = ("token", "token_seq", "float", "float_seq")
@@ -285,5 +285,5 @@ def _header(path: str, block: Block | None, separator: str) -> dict[str, str]:
 
 
 def _lacks(path: str, wanted: str, names: Mapping[str, str], hint: str) -> RecfoundError:
-    listed = ", ".join(names)
-    return RecfoundError(f"{path}: line 1: has no column {wanted!r}{nearest(wanted, names)}; it has {listed}{hint}")
+    near = nearest(wanted, list(names)[:200])
+    return RecfoundError(f"{path}: line 1: has no column {wanted!r}{near}; it has {listed(names)}{hint}")

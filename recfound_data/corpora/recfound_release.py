@@ -12,7 +12,7 @@ import polars as pl
 from recfound_data.cleaning import clean, product_key, shorten, title_key
 from recfound_data.errors import RecfoundError
 from recfound_data.identity import stable_id
-from recfound_data.records import Record, Values, json_document, json_records
+from recfound_data.records import Record, Values, json_items, json_records
 from recfound_data.sources import Unparsable, expand, line_blocks
 from recfound_data.tables import TABLES, Batch, People, Source, Terms
 
@@ -151,12 +151,11 @@ def _records(path: str) -> Iterator[Record | Unparsable]:
     if first is None or not first.data.lstrip().startswith(b"["):
         yield from json_records(path)
         return
-    for _, values in json_document(path):
-        for number, value in enumerate(values, 1):
-            if isinstance(value, dict):
-                yield Record(path, number, value)
-            else:
-                yield Unparsable(path, number, f"expected an object, found {type(value).__name__}")
+    for number, value in json_items(path):
+        if isinstance(value, dict):
+            yield Record(path, number, value)
+        else:
+            yield Unparsable(path, number, f"expected an object, found {type(value).__name__}")
 
 
 def _sample_rows(
