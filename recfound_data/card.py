@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
@@ -17,6 +18,11 @@ from recfound_data.describe import Description
 from recfound_data.layout import canonical_json, files_of, schema_of
 from recfound_data.samples import SPLITS
 from recfound_data.tasks.catalogue import TASKS
+
+_LANGUAGES = {"us": "en", "es": "es", "jp": "ja"}
+"""Of the locales of Shopping Queries, the one corpus that has several; they end its domains."""
+_FEW = 100
+"""Test samples below which the card warns of figures on them."""
 
 
 def template(name: str) -> str:
@@ -49,9 +55,9 @@ def dataset_card(folder: Path, manifest: dict[str, Any]) -> str:
         infos.append(_info(folder, name, config["splits"], content))
     rows = sum(sum(config["splits"].values()) for config in manifest["configs"].values())
     header = {
+        "language": _languages(folder, manifest),
         "license": "other",
         "license_name": "terms-of-each-corpus",
-        "license_link": "#terms",
         "pretty_name": "RecFound",
         "tags": ["recommendation", "retrieval", "instruction-tuning", "recfound"],
         "task_categories": ["text-retrieval", "text-generation", "sentence-similarity"],
@@ -65,11 +71,27 @@ def dataset_card(folder: Path, manifest: dict[str, Any]) -> str:
         "dataset.md",
         manifest=manifest,
         tasks=tasks,
-        first=next((name for name in manifest["configs"] if name in TASKS), "items"),
+        first=next((name for name in TASKS if name in manifest["configs"]), "items"),
+        label_sources=manifest.get("label_sources", []),
+        composed=not {"user_profile", "item_profile"}.isdisjoint(manifest["configs"]),
+        few=[f"`{spec.name}`" for spec, config in tasks if 0 < config["splits"].get("test", 0) < _FEW],
+        untrained=[f"`{spec.name}`" for spec, config in tasks if not config["splits"].get("train")],
         description=described and Description.from_json(described),
         plots={path.stem: str(path) for path in map(PurePosixPath, manifest["files"]) if path.suffix == ".png"},
     )
     return "---\n" + yaml.safe_dump(header, sort_keys=False, allow_unicode=True) + "---\n\n" + body
+
+
+def _languages(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """The languages of a dataset as ISO codes, sorted; all corpora but one are English."""
+    labels = [label for label, corpus in manifest["corpora"].items() if corpus["reader"] == "shopping_queries"]
+    items = files_of(folder, "items")
+    if not labels or not items:
+        return ["en"]
+    domains = pl.scan_parquet(items).filter(pl.col("corpus").is_in(labels)).select(pl.col("domain").unique()).collect()
+    locales = {str(domain).rpartition(" ")[2] for domain in domains["domain"]}
+    found = {_LANGUAGES[locale] for locale in locales if locale in _LANGUAGES}
+    return sorted(found | ({"en"} if set(manifest["corpora"]) - set(labels) or not found else set()))
 
 
 def content_hash(manifest: dict[str, Any], config: str) -> str:
@@ -106,8 +128,6 @@ def _info(folder: Path, config: str, splits: dict[str, int], content: str) -> di
 
 
 def _arrow_schema(config: str) -> pa.Schema:
-    import polars as pl
-
     # Polars exports large strings and lists; the published features are the plain ones.
     return pa.schema(
         [pa.field(field.name, _plain(field.type)) for field in pl.DataFrame(schema=schema_of(config)).to_arrow().schema]

@@ -10,6 +10,7 @@ from recfound_data.layout import read_manifest
 from recfound_data.people import KEY_VARIABLE
 from recfound_data.recipe import nearest
 from recfound_data.release import Release, release_folder
+from recfound_data.release.dataset import DatasetSubject
 
 
 def push_dataset(
@@ -17,17 +18,22 @@ def push_dataset(
     repo: str,
     version: str,
     *,
+    notes: str = "",
     private: bool = False,
     dry_run: bool = False,
     allow_corpora: tuple[str, ...] = (),
     token: str | None = None,
 ) -> Release:
-    """Release a dataset: one commit, then the tag `vX.Y.Z`.
+    """Release a dataset: one commit on `main`, then the tag `vX.Y.Z`.
+
+    The release is the folder, with a `CHANGELOG.md` beside it and the changes since the release before in its card;
+    the folder itself stays as it is.
 
     Args:
-        path: a folder that `recfound data build` wrote.
+        path: a folder that `recfound data build` wrote, or a release that was downloaded.
         repo: `org/name` on the Hub.
-        version: X.Y.Z; its tag must not exist.
+        version: X.Y.Z, above the latest release, and as large a step as what changed asks for.
+        notes: what there is to say of the release, in Markdown.
         private: create the repository as a private one.
         dry_run: change nothing, return what would happen.
         allow_corpora: corpora to publish although their terms are not known to allow it: the maintainer answers for it.
@@ -35,7 +41,7 @@ def push_dataset(
 
     Raises:
         RecfoundError: the dataset fails its check, was built without a user key, or holds a corpus that may not be
-            passed on; or the Hub refuses.
+            passed on; or its version is too small a step, or the Hub refuses.
         UsageError: the version or a corpus's name is wrong.
     """
     folder = Path(path)
@@ -58,5 +64,13 @@ def push_dataset(
             )
     require_passed(check(folder))
     return release_folder(
-        folder, repo, repo_type="dataset", version=version, private=private, dry_run=dry_run, token=token
+        folder,
+        repo,
+        repo_type="dataset",
+        version=version,
+        subject=DatasetSubject(),
+        notes=notes,
+        private=private,
+        dry_run=dry_run,
+        token=token,
     )

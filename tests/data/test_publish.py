@@ -4,13 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from hub import LoopbackHub
+from hub.clients import use_here
 from raw_shop import KEY, rows
 from tampering import Tampered
 
@@ -25,13 +24,7 @@ ALLOWED = ("shop", "shop_films")
 
 @pytest.fixture(autouse=True)
 def client(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point this process at the hub, without Xet, without this machine's login and without waits between attempts."""
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    use_here(hub, monkeypatch, tmp_path)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -42,6 +35,18 @@ def files(folder: Path) -> dict[str, bytes]:
 def at(hub: LoopbackHub, revision: str) -> dict[str, bytes]:
     commit = hub.repository("dataset", REPO).find(revision)
     return {path: blob.data for path, blob in commit.files.items() if path != ".gitattributes"}
+
+
+def require_release_of(folder: Path, held: dict[str, bytes], version: str) -> None:
+    """The folder as it is, but for what the release adds: a changelog, and in the card its changes and its example."""
+    local = files(folder)
+    card, ours = local.pop("README.md").decode(), held.pop("README.md").decode()
+    assert held.pop("CHANGELOG.md").startswith(f"# Changelog\n\n## {version}\n".encode()) and held == local
+    example = f'"{REPO}", "user2item", revision="{version}"'
+    card = card.replace('"org/name", "user2item", revision="v0.1.0"', example)
+    card = card.replace('"org/name", "query2item", revision="v0.1.0"', example.replace("user2item", "query2item"))
+    body, changes, said = ours.partition("\n## Changes\n")
+    assert changes and body.rstrip("\n") == card.rstrip("\n") and said.startswith(f"\n{version}, ")
 
 
 def test_a_corpus_whose_terms_forbid_it_is_refused_by_name(hub: LoopbackHub, dataset: Path) -> None:
@@ -64,7 +69,7 @@ def test_a_corpus_that_may_be_passed_on_needs_no_leave(hub: LoopbackHub, shop_co
     (shop_copy / "recipe.yaml").write_text(yaml.safe_dump(settings))
     build(shop_copy / "recipe.yaml", tmp_path / "queries", quiet=True)
     push_dataset(tmp_path / "queries", REPO, "0.1.0")
-    assert at(hub, "v0.1.0") == files(tmp_path / "queries")
+    require_release_of(tmp_path / "queries", at(hub, "v0.1.0"), "v0.1.0")
 
 
 LOAD = """
@@ -94,7 +99,9 @@ def test_an_allowed_dataset_is_tagged_and_loads_from_the_hub_as_it_was_built(
     said = capsys.readouterr()
     assert f"{hub.url}/datasets/{REPO}/tree/v0.1.0" in said.out
     repository = hub.repository("dataset", REPO)
-    assert set(repository.tags) == {"v0.1.0"} and at(hub, "v0.1.0") == at(hub, "main") == files(dataset)
+    assert set(repository.tags) == {"v0.1.0"} and at(hub, "v0.1.0") == at(hub, "main")
+    require_release_of(dataset, at(hub, "v0.1.0"), "v0.1.0")
+    assert f'load_dataset("{REPO}", "user2item", revision="v0.1.0")' in said.out
 
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", LOAD],

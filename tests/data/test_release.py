@@ -2,12 +2,11 @@
 
 import dataclasses
 import socket
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hub import LoopbackHub
+from hub.clients import use_here
 from huggingface_hub import HfApi
 
 from recfound_data.errors import RecfoundError, UsageError
@@ -18,14 +17,8 @@ CARD = "---\nlicense: mit\n---\n# Shop\n"
 
 
 @pytest.fixture(autouse=True)
-def client(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point this process at the hub, without Xet, without this machine's login and without waits between attempts."""
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+def waits(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[float]:
+    return use_here(hub, monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -82,7 +75,7 @@ def test_first_release_holds_the_folder_in_one_commit(hub, folder):
         version="v1.0.0",
         commit=made.commit,
         url=f"{hub.url}/datasets/acme/shop/tree/v1.0.0",
-        uploaded=tuple(sorted(visible(folder))),
+        uploaded={path: len(content) for path, content in visible(folder).items()},
         deleted=(),
         uploaded_bytes=sum(map(len, visible(folder).values())),
         dry_run=False,
@@ -100,7 +93,7 @@ def test_second_release_sends_changes_deletes_leftovers_and_keeps_the_first(hub,
     (folder / "recfound.json").mkdir()  # a file's path becomes a folder
     (folder / "recfound.json/part.json").write_text("{}")
     second = release(folder, "v1.1.0")
-    assert second.uploaded == ("data/q/train-00000-of-00001.parquet", "recfound.json/part.json")
+    assert second.uploaded == {"data/q/train-00000-of-00001.parquet": 14, "recfound.json/part.json": 2}
     assert second.deleted == ("data/q/test-00000-of-00001.parquet", "recfound.json")
     assert second.uploaded_bytes == 16 and second.repo_exists
     assert at(hub, "v1.1.0") == visible(folder) and at(hub, "v1.0.0") == before
@@ -112,7 +105,7 @@ def test_an_unchanged_folder_is_tagged_without_a_commit(hub, folder):
     first = release(folder)
     hub.log.clear()
     second = release(folder, "1.0.1")
-    assert second.commit == first.commit and second.uploaded == () and second.deleted == ()
+    assert second.commit == first.commit and second.uploaded == {} and second.deleted == ()
     assert calls(hub, "POST", "PUT") == [f"/api/datasets/{REPO}/tag/{first.commit}"]
     assert hub.repository("dataset", REPO).tags == {"v1.0.0": first.commit, "v1.0.1": first.commit}
 
@@ -134,7 +127,7 @@ def test_pages_of_the_tree_are_all_read(hub, folder):
 def test_an_existing_tag_is_refused_and_stays(hub, folder):
     first = release(folder)
     (folder / "README.md").write_text(CARD + "changed")
-    with pytest.raises(RecfoundError, match=r"already has v1\.0\.0.*choose a higher one") as caught:
+    with pytest.raises(RecfoundError, match=r"v1\.0\.0 is set already.*choose a higher one") as caught:
         release(folder)
     assert caught.value.exit_code == 1
     repository = hub.repository("dataset", REPO)
@@ -154,7 +147,7 @@ def test_a_commit_in_between_is_not_overwritten(hub, folder, monkeypatch):
         return preupload(api, *arguments, **options)
 
     monkeypatch.setattr(HfApi, "preupload_lfs_files", push_meanwhile)
-    with pytest.raises(RecfoundError, match=r"HTTP 412.*main has moved.*run the same command again"):
+    with pytest.raises(RecfoundError, match=r"HTTP 412.*the branch has moved.*run the same command again"):
         release(folder, "1.1.0")
     repository = hub.repository("dataset", REPO)
     assert repository.branches == {"main": others[0]} and "v1.1.0" not in repository.tags
@@ -214,7 +207,7 @@ def test_a_commit_whose_answer_was_lost_is_tagged_by_the_next_run(hub, folder):
         release(folder)
     repository = hub.repository("dataset", REPO)
     assert at(hub, "main") == visible(folder) and not repository.tags
-    assert release(folder).uploaded == ()
+    assert release(folder).uploaded == {}
     assert len(repository.commits) == 2 and repository.tags == repository.tags | {"v1.0.0": repository.branches["main"]}
 
 
@@ -254,7 +247,7 @@ def test_dry_run_changes_nothing_and_says_what_would_happen(hub, folder):
     planned = release(folder, dry_run=True)
     assert hub.repositories == {} and not calls(hub, "POST", "PUT", "DELETE")
     assert planned.dry_run and planned.commit is None and not planned.repo_exists and not planned.tag_exists
-    assert planned.uploaded == tuple(sorted(visible(folder)))
+    assert set(planned.uploaded) == set(visible(folder))
     made = release(folder)
     assert dataclasses.replace(made, commit=None, dry_run=True) == planned
 
@@ -263,7 +256,7 @@ def test_dry_run_changes_nothing_and_says_what_would_happen(hub, folder):
     (folder / "README.md").write_text(CARD + "changed")
     planned = release(folder, dry_run=True)
     assert planned.repo_exists and planned.tag_exists
-    assert (planned.uploaded, planned.deleted) == (("README.md",), ("recfound.json",))
+    assert (set(planned.uploaded), planned.deleted) == ({"README.md"}, ("recfound.json",))
     assert planned.uploaded_bytes == len(CARD + "changed")
     assert not calls(hub, "POST", "PUT", "DELETE")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,3 +82,30 @@ class Fault:
 
     def response(self) -> Response:
         return HubError(self.status, self.message, headers=self.headers).response()
+
+
+@dataclass
+class Cut:
+    """The next `times` matching requests lose their connection once `received` bytes of the body have come."""
+
+    method: str
+    path: re.Pattern[str]
+    received: int
+    times: int
+
+    def matches(self, method: str, path: str) -> bool:
+        return self.times > 0 and method == self.method and self.path.search(path) is not None
+
+
+@dataclass
+class Interruption:
+    """What happens at the `at`-th request from now, before or after the hub does its work, with or without answer."""
+
+    at: int
+    call: Callable[[], None]
+    after: bool
+    answered: bool
+
+
+class UnansweredError(Exception):
+    """The connection ends without an answer."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 from .messages import HubError, Request, Response
+from .metadata import metadata_errors
 from .repository import Blob, Commit, Repository, is_large
 
 if TYPE_CHECKING:
@@ -67,9 +68,12 @@ def whoami(call: Call) -> Response:
 
 
 def validate_yaml(call: Call) -> Response:
+    """Check a card's metadata: that it is YAML, and the form of the fields that cards of this project use."""
     metadata = re.match(r"---\r?\n(.+?)\r?\n---(\r?\n|$)", call.request.json()["content"], re.DOTALL)
-    warning = {"message": "empty or missing yaml metadata in repo card"}
-    return Response.of({"errors": [], "warnings": [] if metadata else [warning]})
+    if metadata is None:
+        return Response.of({"errors": [], "warnings": [{"message": "empty or missing yaml metadata in repo card"}]})
+    errors = [{"message": message} for message in metadata_errors(metadata[1])]
+    return Response.of({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
 def create_repository(call: Call) -> Response:

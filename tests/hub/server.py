@@ -7,13 +7,14 @@ import re
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from .messages import Fault, HubError, LogEntry, Request, Response
+from .messages import Cut, Fault, HubError, Interruption, LogEntry, Request, Response, UnansweredError
 from .repository import Repository
 from .routes import answer
 
@@ -39,6 +40,8 @@ class LoopbackHub:
         self.uploads: dict[str, tuple[Repository, str]] = {}  # upload address -> where the large file goes, its sha256
         self.log: list[LogEntry] = []
         self._faults: list[Fault] = []
+        self._cuts: list[Cut] = []
+        self._interruption: Interruption | None = None
         self._lock = threading.Lock()
         self._server: _Server | None = None
 
@@ -86,9 +89,30 @@ class LoopbackHub:
         """
         self._faults.append(Fault(method, re.compile(path_regex), status, times, headers or {}, message, after))
 
+    def cut(self, method: str, path_regex: str, received: int, times: int = 1) -> None:
+        """End the connection of the next `times` requests that match after so many bytes of their body."""
+        self._cuts.append(Cut(method, re.compile(path_regex), received, times))
+
+    def interrupt(self, at: int, call: Callable[[], None], *, after: bool = False, answered: bool = False) -> None:
+        """At the `at`-th request from now (1 is the next) call something: a client's end, somebody else's push.
+
+        With `after` the hub first does what was asked. Unless `answered`, the connection then ends without an answer.
+        """
+        self._interruption = Interruption(at, call, after, answered)
+
     def heal(self) -> None:
-        """Forget the faults that have not been served yet."""
+        """Forget the faults, cuts and interruptions that have not come about yet."""
         self._faults.clear()
+        self._cuts.clear()
+        self._interruption = None
+
+    def settle(self) -> None:
+        """Wait until all clients are gone and what they had under way is done."""
+        until = time.monotonic() + 10
+        while self._server is not None and self._server.connected():
+            if time.monotonic() > until:
+                raise TimeoutError("a client stays connected")
+            time.sleep(0.002)
 
     def environment(self, home: Path) -> dict[str, str]:
         """The environment of a process whose clients use this hub, and keep their caches under `home`.
@@ -119,9 +143,16 @@ class LoopbackHub:
         return self.repositories[f"{repo_type}s", repo_id]
 
     def handle(self, request: Request) -> Response:
-        """Answer one request and log it."""
+        """Answer one request and log it.
+
+        Raises:
+            UnansweredError: it is the one to be interrupted at.
+        """
         authorised = request.headers.get("authorization") == f"Bearer {self.token}"
         with self._lock:
+            interruption = self._due()
+            if interruption is not None and not interruption.after:
+                self._come_about(interruption)
             fault = next((fault for fault in self._faults if fault.matches(request)), None)
             if fault is not None:
                 fault.times -= 1
@@ -133,7 +164,34 @@ class LoopbackHub:
             if fault is not None:
                 response = fault.response()
             self.log.append(LogEntry(request.method, request.path, response.status, authorised))
+            if interruption is not None and interruption.after:
+                self._come_about(interruption)
         return response
+
+    def _come_about(self, interruption: Interruption) -> None:
+        interruption.call()
+        if not interruption.answered:
+            raise UnansweredError
+
+    def _due(self) -> Interruption | None:
+        """Count a request; return the interruption if it is to come about at this one."""
+        if self._interruption is None:
+            return None
+        self._interruption.at -= 1
+        if self._interruption.at > 0:
+            return None
+        due, self._interruption = self._interruption, None
+        return due
+
+    def bytes_before_cut(self, method: str, path: str) -> int | None:
+        """How much of the body of this request may be read before its connection ends; None for all of it."""
+        with self._lock:
+            cut = next((cut for cut in self._cuts if cut.matches(method, path)), None)
+            if cut is None:
+                return None
+            cut.times -= 1
+            self.log.append(LogEntry(method, path, 0, False))
+            return cut.received
 
 
 class _Server(ThreadingHTTPServer):
@@ -151,6 +209,10 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
         self._connections.discard(request)
         super().shutdown_request(request)
+
+    def connected(self) -> bool:
+        """Whether a client's connection is open or a request of one is being served."""
+        return bool(self._connections)
 
     def cut_connections(self) -> None:
         """End connections that are still open, or clients with a pool would go on talking to a stopped hub."""
@@ -174,6 +236,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
+        received = self.server.hub.bytes_before_cut(self.command, address.path)
+        if received is not None:
+            self.rfile.read(received)
+            self._hang_up()
+            return
         request = Request(
             method=self.command,
             path=address.path,
@@ -181,7 +248,11 @@ class _Handler(BaseHTTPRequestHandler):
             headers={name.lower(): value for name, value in self.headers.items()},
             body=self._read_body(),
         )
-        response = self.server.hub.handle(request)
+        try:
+            response = self.server.hub.handle(request)
+        except UnansweredError:
+            self._hang_up()
+            return
         self.send_response(response.status)
         for name, value in {"Content-Length": str(len(response.body)), **response.headers}.items():
             self.send_header(name, value)
@@ -190,6 +261,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(response.body)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 (http.server looks for these names)
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
