@@ -70,6 +70,8 @@ class TmoleConfig(PeftConfig):
             self._check_experts(task, kind)
         if not self.target_modules:
             raise ValueError('target_modules is empty: name linear layers, or use "all-linear"')
+        if not isinstance(self.target_modules, str) and not _are_texts(self.target_modules):
+            raise ValueError(f"target_modules must be names or one regular expression, not {self.target_modules!r}")
         self._check_prompts()
 
     def _check_experts(self, task: str, kind: Kind) -> None:
@@ -82,6 +84,8 @@ class TmoleConfig(PeftConfig):
                 raise ValueError(f"prompts: {task!r} is not an embedding task")
             if not set(prompts) <= set(PROMPT_SIDES):
                 raise ValueError(f"prompts of {task!r}: the sides are {PROMPT_SIDES}, not {sorted(prompts)}")
+            if not _are_texts([*prompts.values()]):
+                raise ValueError(f"prompts of {task!r}: a prompt is a text, not {prompts!r}")
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -165,6 +169,10 @@ class TmoleConfig(PeftConfig):
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list | tuple | set) and all(isinstance(value, str) for value in values)
 
 
 def _kinds(tasks: list[str] | Mapping[str, Kind]) -> dict[str, Kind]:

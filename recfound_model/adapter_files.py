@@ -8,7 +8,8 @@ The tensors, with `<module>` the path of the adapted linear in the base model:
     <module>.tmole.b.<group>   [experts of the group]
     tmole.z.<task>             [task_dim]
 
-A group without experts has no tensors. Everything is float32.
+A group without experts has no tensors. Everything is float32. The file's own metadata names the initialisation that the
+configuration names, so that two files which were put together by mistake are found out.
 """
 
 from __future__ import annotations
@@ -24,17 +25,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from recfound_data.errors import RecfoundError
-from recfound_model.adapter_config import TmoleConfig
+from recfound_model.adapter_card import adapter_card
+from recfound_model.adapter_config import CONFIG_FILE, TmoleConfig
 from recfound_model.folders import fetch, write_folder
+from recfound_model.provenance import Training
 from recfound_model.routing import GROUPS
 
 TENSOR_FILE = "adapter_model.safetensors"
 LETTERS = ("A", "B", "R", "b")
+INITIALIZATION = "initialization"
+FLOATS = ("BF16", "F16", "F32", "F64")
+"""safetensors' names of the dtypes that an adapter may come in."""
 
 
 def factor_key(module: str, letter: str, group: str) -> str:
@@ -68,25 +75,49 @@ class AdapterReader:
 
     def _check(self) -> None:
         """Are the tensors those that the configuration announces?"""
-        experts, r = self.config.experts, self.config.r
-        expected: dict[str, tuple[int | None, ...]] = {
-            embedding_key(t): (self.config.task_dim,) for t in self.config.kinds
-        }
-        for module in self.modules:
-            for group in (g for g in GROUPS if experts[g]):
-                expected[factor_key(module, "A", group)] = (experts[group] * r, None)
-                expected[factor_key(module, "B", group)] = (None, experts[group] * r)
-                expected[factor_key(module, "R", group)] = (experts[group], self.config.task_dim)
-                expected[factor_key(module, "b", group)] = (experts[group],)
-        shapes = {key: tuple(self._handle.get_slice(key).get_shape()) for key in self.keys}
         if not self.modules:
             raise RecfoundError(f"{self.file} holds no TMoLE tensors")
-        _check_keys(str(self.file), expected, shapes)
+        slices = {key: self._handle.get_slice(key) for key in self.keys}
+        shapes = {key: tuple(part.get_shape()) for key, part in slices.items()}
+        _check_keys(str(self.file), self._expected(shapes), shapes)
+        wrong = [f"{key} {part.get_dtype()}" for key, part in slices.items() if part.get_dtype() not in FLOATS]
+        if wrong:
+            raise RecfoundError(f"{self.file}: {len(wrong)} tensors are not of floating-point numbers: {wrong[0]}")
+        strange = [module for module in self.modules if not check_target_module_exists(self.config, module)]
+        if strange:
+            raise RecfoundError(
+                f"{self.file} adapts {strange[0]}, which target_modules of its {CONFIG_FILE} does not match: the two "
+                "files are of different adapters"
+            )
+        self._check_initialization()
+
+    def _expected(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int | None, ...]]:
+        """Key -> shape; a layer's inputs and outputs are those of its first group, and its groups must agree."""
+        experts, r, d = self.config.experts, self.config.r, self.config.task_dim
+        expected: dict[str, tuple[int | None, ...]] = {embedding_key(t): (d,) for t in self.config.kinds}
+        groups = [group for group in GROUPS if experts[group]]
+        for module in self.modules:
+            inputs = next(iter(shapes.get(factor_key(module, "A", groups[0]), ())[1:2]), None)
+            outputs = next(iter(shapes.get(factor_key(module, "B", groups[0]), ())[:1]), None)
+            for group in groups:
+                expected[factor_key(module, "A", group)] = (experts[group] * r, inputs)
+                expected[factor_key(module, "B", group)] = (outputs, experts[group] * r)
+                expected[factor_key(module, "R", group)] = (experts[group], d)
+                expected[factor_key(module, "b", group)] = (experts[group],)
+        return expected
+
+    def _check_initialization(self) -> None:
+        announced, found = self.config.initialization, (self._handle.metadata() or {}).get(INITIALIZATION)
+        # Adapters of the first version have no such metadata.
+        if found is not None and found != announced:
+            raise RecfoundError(
+                f"{self.file} descends from another initialisation than its {CONFIG_FILE} says: the two files are of "
+                "different adapters"
+            )
 
     def tensor(self, key: str) -> Tensor:
-        """One tensor, as float32 on the CPU."""
-        tensor: Tensor = self._handle.get_tensor(key)
-        return tensor.float()
+        """One tensor, as float32 on the CPU; see `read_tensor`."""
+        return read_tensor(self._handle, key, self.file)
 
     def factors(self, module: str, groups: tuple[str, ...]) -> Factors:
         """The factors of one adapted linear, over `groups` in their order."""
@@ -99,6 +130,19 @@ class AdapterReader:
         """The hash of the file of tensors."""
         with self.file.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_tensor(handle: Any, key: str, file: Path) -> Tensor:
+    """One tensor of an adapter's open file, as float32 on the CPU.
+
+    Raises:
+        RecfoundError: one of its values is not a number, or infinite.
+    """
+    tensor: Tensor = handle.get_tensor(key).float()
+    # The extremes are NaN or infinite if any value is; they are found at the speed of memory.
+    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
+        raise RecfoundError(f"{file}: {key} holds NaN or infinite values: its training diverged, or it is damaged")
+    return tensor
 
 
 @contextmanager
@@ -144,7 +188,8 @@ def _check_keys(
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(want in (None, have) for have, want in zip(shape, expected, strict=True))
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(have > 0 and want in (None, have) for have, want in pairs)
 
 
 def fingerprint(tensors: Mapping[str, Tensor], descends_from: str | None = None) -> str:
@@ -157,17 +202,27 @@ def fingerprint(tensors: Mapping[str, Tensor], descends_from: str | None = None)
     return digest.hexdigest()
 
 
-def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Writes a safetensors file whose bytes depend on names and values only.
+def save_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: tuple[str, str] = ("format", "pt")) -> None:
+    """Writes a safetensors file whose bytes depend on names, values and metadata only.
+
+    Args:
+        tensors: what to write.
+        file: where to.
+        metadata: one key and its value, since safetensors does not order several.
 
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    # contiguous().clone(): safetensors refuses tensors that share memory.
-    plain = {key: tensors[key].detach().cpu().contiguous().clone() for key in sorted(tensors)}
-    # One key: safetensors does not order the keys of its metadata.
+    plain, seen = {}, set()
+    for key in sorted(tensors):
+        tensor = tensors[key].detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory; only those are copied.
+        if tensor.untyped_storage().data_ptr() in seen:
+            tensor = tensor.clone()
+        seen.add(tensor.untyped_storage().data_ptr())
+        plain[key] = tensor
     try:
-        save_file(plain, file, metadata={"format": "pt"})
+        save_file(plain, file, metadata=dict([metadata]))
     except SafetensorError as error:
         # safetensors wraps what the operating system says.
         code = re.search(r"os error (\d+)", str(error))
@@ -175,36 +230,18 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         raise OSError(number, os.strerror(number), str(file)) from error
 
 
-def write_adapter(out: str | Path, config: TmoleConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Writes the folder of an adapter, whole or not at all.
+def write_adapter(
+    out: str | Path, config: TmoleConfig, tensors: Mapping[str, Tensor], training: Training | None = None
+) -> None:
+    """Writes the folder of an adapter, whole or not at all; `training` says where it comes from.
 
     Raises:
         RecfoundError: `out` is in the way; see `write_folder`.
     """
     with write_folder(out) as folder:
         config.save_pretrained(folder)
-        save_tensors(tensors, folder / TENSOR_FILE)
-        (folder / "README.md").write_text(_readme(config), encoding="utf-8")
-
-
-def _readme(config: TmoleConfig) -> str:
-    base = config.base_model_name_or_path or "a model that was built in memory"
-    at = f" at revision `{config.revision}`" if config.revision else ""
-    tasks = "\n".join(f"- `{task}` ({kind})" for task, kind in sorted(config.kinds.items()))
-    return f"""---
-library_name: recfound
-tags: [tmole, recommendation]
----
-
-# A RecFound adapter
-
-A task-wise mixture of low-rank experts (TMoLE; RecFound, arXiv 2506.11999) for `{base}`{at}. One adapter, these tasks:
-
-{tasks}
-
-Open it with `recfound_model.load_tmole(base_model, folder)`. Stock PEFT and sentence-transformers cannot: they stop
-with `KeyError: 'TMOLE'`. Turn it into something that they, transformers and serving engines load without this package:
-
-    recfound model collapse ADAPTER --out DIR                  # one standard LoRA adapter a task
-    recfound model export ADAPTER --to embedder --out DIR      # or --to generator: a merged model
-"""
+        origin = config.initialization
+        save_tensors(tensors, folder / TENSOR_FILE, ("format", "pt") if origin is None else (INITIALIZATION, origin))
+        if training is not None:
+            training.write(folder)
+        (folder / "README.md").write_text(adapter_card(config, training), encoding="utf-8")

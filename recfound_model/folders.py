@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,8 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from recfound_data.errors import RecfoundError
+
+_REPLACED = ("model*.safetensors*", "training.json", "merge_report.json")
 
 
 def fetch(source: str | Path, filename: str, revision: str | None = None) -> Path:
@@ -47,7 +48,8 @@ def write_folder(out: str | Path) -> Iterator[Path]:
     """A fresh folder to write into, which takes the name `out` only when the block ends without an error.
 
     A reader therefore sees the old folder or the new one, never half of either. A folder that is already there is
-    replaced if it holds nothing but files that are written anew (and weights under another number of shards).
+    replaced if it holds nothing but files that are written anew, weights under another number of shards, and what an
+    earlier adapter there said of its training or merge.
 
     Raises:
         RecfoundError: `out` is a file, or holds files that would be lost.
@@ -60,12 +62,13 @@ def write_folder(out: str | Path) -> Iterator[Path]:
         fresh = Path(workspace, "new")
         fresh.mkdir()
         yield fresh
+        _open_to_readers(fresh)
         if out.exists():
             written = {entry.name for entry in fresh.iterdir()}
             foreign = sorted(
                 entry.name
                 for entry in out.iterdir()
-                if entry.name not in written and not fnmatch.fnmatch(entry.name, "model*.safetensors*")
+                if entry.name not in written and not any(fnmatch.fnmatch(entry.name, one) for one in _REPLACED)
             )
             if foreign:
                 raise RecfoundError(
@@ -73,6 +76,12 @@ def write_folder(out: str | Path) -> Iterator[Path]:
                     f"{', '.join(foreign[:5])}. Choose another folder or remove them"
                 )
             out.rename(Path(workspace, "old"))
-        # mkdir in a temporary directory gives 0o700; what users load should be as readable as any folder they make.
-        shutil.copymode(out.parent, fresh)
         fresh.replace(out)
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Lets whoever may enter the folder read its files: safetensors makes files that only their owner can read."""
+    mode = folder.stat().st_mode & 0o666
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(mode)

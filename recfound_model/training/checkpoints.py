@@ -18,6 +18,7 @@ from recfound_data.errors import RecfoundError
 from recfound_data.layout import replacing
 from recfound_model.adapter_config import CONFIG_FILE
 from recfound_model.adapter_files import open_adapter, save_tensors, write_adapter
+from recfound_model.provenance import Training
 from recfound_model.scheduling.scheduler import FixedShares
 from recfound_model.tmole import TmoleModel
 from recfound_model.training.sharding import gathered, laid_out_as
@@ -60,6 +61,7 @@ class TrainingState:
     streams: dict[str, Stream]
     scheduler: FixedShares
     standing: Standing
+    training: Training
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -95,7 +97,7 @@ def save_checkpoint(run: Path, step: int, state: TrainingState, write: bool) -> 
     folder = checkpoint_folder(run, step)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replacing(folder, marker=CONFIG_FILE) as fresh:
-        write_adapter(fresh, state.model.tmole_config, tensors)
+        write_adapter(fresh, state.model.tmole_config, tensors, state.training)
         save_tensors(moments, fresh / _OPTIMIZER)
         written: dict[str, Any] = {
             "step": step,

@@ -11,7 +11,7 @@ fillers stand in, which count nowhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -21,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object, reduce
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import PreTrainedTokenizerBase
 
 from recfound_data.errors import RecfoundError
 from recfound_model.batches import (
@@ -39,6 +40,8 @@ from recfound_model.objective import info_nce, token_losses
 from recfound_model.routing import task_context
 from recfound_model.tmole import TmoleModel
 from recfound_model.training.collating import Collator, Drawn, Pairs, shared_out
+from recfound_model.training.recipe import TrainRecipe
+from recfound_model.training.spans import ITEM_SPANS, ROUTED_AS
 
 
 @dataclass(frozen=True)
@@ -318,3 +321,40 @@ def _require_finite(losses: dict[str, float], drawn: Drawn) -> None:
         if not math.isfinite(loss):
             ids = ", ".join(row["id"] for row in drawn[task][:8])
             raise RecfoundError(f"the loss of {task} is {loss}; its samples begin {ids}; lower learning_rate")
+
+
+def make_objective(
+    recipe: TrainRecipe,
+    model: TmoleModel,
+    tokenizer: PreTrainedTokenizerBase,
+    accelerator: Accelerator,
+    known: Mapping[str, frozenset[str]],
+) -> JointObjective:
+    """Return the objective that a recipe describes.
+
+    Args:
+        recipe: gives lengths, negatives, temperature and passes.
+        model: base and adapter.
+        tokenizer: of the base.
+        accelerator: of this process.
+        known: all training positives of each anchor, by `anchor_id`.
+    """
+    collator = Collator(
+        tokenizer,
+        recipe.query_tokens,
+        recipe.document_tokens,
+        recipe.generative_tokens,
+        recipe.negatives_per_pair,
+        recipe.negatives,
+        known,
+        {ITEM_SPANS: ROUTED_AS},
+    )
+    return JointObjective(
+        model,
+        collator,
+        accelerator,
+        recipe.temperature,
+        recipe.generative_weight,
+        recipe.tokens_per_forward,
+        recipe.packing,
+    )

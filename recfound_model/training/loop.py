@@ -23,6 +23,7 @@ from recfound_model.adapter_config import TmoleConfig
 from recfound_model.adapter_files import write_adapter
 from recfound_model.bases import load_base
 from recfound_model.nano import nano_base
+from recfound_model.provenance import training_of
 from recfound_model.scheduling.scheduler import FixedShares
 from recfound_model.templates import task_prompts
 from recfound_model.tmole import TmoleModel, add_tmole
@@ -36,13 +37,13 @@ from recfound_model.training.checkpoints import (
     remove_partial_checkpoints,
     save_checkpoint,
 )
-from recfound_model.training.collating import Collator, Drawn
+from recfound_model.training.collating import Drawn
 from recfound_model.training.estimates import (
     Estimate,
     activation_bytes,
     step_seconds,
 )
-from recfound_model.training.joint import JointObjective, sum_gradients
+from recfound_model.training.joint import make_objective, sum_gradients
 from recfound_model.training.own_tasks import frequent_instruction
 from recfound_model.training.recipe import TrainRecipe
 from recfound_model.training.record import cut_back, recording, require_trackers, write_recipe
@@ -55,9 +56,10 @@ from recfound_model.training.sharding import (
     shard,
 )
 from recfound_model.training.shares import make_scheduler, totals
-from recfound_model.training.spans import ITEM_SPANS, ROUTED_AS, item_spans
+from recfound_model.training.spans import ITEM_SPANS, item_spans
 from recfound_model.training.streams import (
     Stream,
+    first_of_each,
     load_samples,
     seed_of,
     split_names,
@@ -176,27 +178,12 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.trained), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.state = TrainingState(self.model, self.optimizer, self.streams, self.scheduler, Standing())
+        self.state = TrainingState(
+            self.model, self.optimizer, self.streams, self.scheduler, Standing(), training_of(recipe)
+        )
         embedding = {task: rows for task, rows in samples.items() if self.tasks[task] == "embedding"}
-        collator = Collator(
-            tokenizer,
-            recipe.query_tokens,
-            recipe.document_tokens,
-            recipe.generative_tokens,
-            recipe.negatives_per_pair,
-            recipe.negatives,
-            training_positives(recipe.data, embedding, recipe.data_revision),
-            {ITEM_SPANS: ROUTED_AS},
-        )
-        self.objective = JointObjective(
-            self.model,
-            collator,
-            self.accelerator,
-            recipe.temperature,
-            recipe.generative_weight,
-            recipe.tokens_per_forward,
-            recipe.packing,
-        )
+        known = training_positives(recipe.data, embedding, recipe.data_revision)
+        self.objective = make_objective(recipe, self.model, tokenizer, self.accelerator, known)
 
     def _samples(self, split: str, tasks: Iterable[str]) -> dict[str, Dataset]:
         data, revision = self.recipe.data, self.recipe.data_revision
@@ -213,10 +200,7 @@ class Trainer:
                     f"{task} has no validation split to measure; set scheduler.signal to losses and "
                     "validation.every to 0, or train without the task"
                 )
-        drawn = {}
-        for task, rows in self._samples("validation", trained).items():
-            drawn[task] = Stream(task, rows, recipe.seed).draw(min(samples, len(rows)))
-        return drawn
+        return first_of_each(self._samples("validation", trained), samples, recipe.seed)
 
     def _adapter_config(self, base: str, samples: Mapping[str, Dataset]) -> TmoleConfig:
         recipe = self.recipe
@@ -281,7 +265,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         tensors = gathered(self.model.adapter_tensors(), main)
         if main:
-            write_adapter(run / "adapter", self.model.tmole_config, tensors)
+            write_adapter(run / "adapter", self.model.tmole_config, tensors, self.state.training)
         self.accelerator.end_training()
 
     def estimate(self, steps: int) -> Estimate:

@@ -172,6 +172,11 @@ class Stream:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+def first_of_each(samples: Mapping[str, Samples], count: int, seed: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the first samples of each task's stream, at most as many as it has: the same ones at each call."""
+    return {task: Stream(task, rows, seed).draw(min(count, len(rows))) for task, rows in samples.items()}
+
+
 def known_positives(qrels: pl.DataFrame) -> dict[str, frozenset[str]]:
     """Return all items with a grade above zero of each query: never a negative of it, whatever the grade.
 

@@ -65,9 +65,10 @@ def test_a_run_writes_recipe_metrics_checkpoints_and_adapter(run):
             "adapter_config.json",
             TENSORS,
             "optimizer.safetensors",
+            "training.json",
             "training_state.json",
         }
-    assert set(files(run / "adapter")) == {"README.md", "adapter_config.json", TENSORS}
+    assert set(files(run / "adapter")) == {"README.md", "adapter_config.json", "training.json", TENSORS}
     last = files(run / "checkpoints" / names[-1])
     assert files(run / "adapter").items() <= last.items()
     assert (run / "checkpoints" / names[0] / TENSORS).read_bytes() != last[TENSORS]
