@@ -1,10 +1,19 @@
+import errno
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny_models import adapted_model, base_model, batch, config, randomize
 
+from recfound_data.cli import main
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_model import TmoleConfig, add_tmole, load_tmole, merge_adapters, task_context
+from recfound_model.merging.sources import open_sources, read_group
 
 
 def drawn(**settings):
@@ -55,14 +64,6 @@ def slow_ties(initial, others, weights, density):
         if agreeing:
             merged[i] += sum(v for v, _ in agreeing) / sum(w for _, w in agreeing)
     return merged.view_as(initial)
-
-
-def test_merging_an_adapter_with_itself_gives_it_back(runs, tmp_path):
-    merge_adapters([runs / "a", runs / "a"], tmp_path / "linear")
-    assert_same(tensors(tmp_path / "linear"), tensors(runs / "a"))
-    merge_adapters([runs / "a", runs / "a"], tmp_path / "ties", "ties", base=runs / "initial", density=1.0)
-    # a is rebuilt as initial + (a - initial), which rounds.
-    assert_same(tensors(tmp_path / "ties"), tensors(runs / "a"), rtol=0, atol=1e-6)
 
 
 def test_linear_is_the_weighted_mean(runs, tmp_path):
@@ -138,14 +139,88 @@ def test_wrong_use_is_refused(runs, tmp_path):
     for arguments, message in (
         ({"method": "ties"}, "ties merges changes.*as base"),
         ({"base": runs / "initial"}, "linear does not use a base"),
-        ({"method": "slurp"}, "unknown merge method 'slurp': there are linear, ties"),
+        ({"method": "slurp"}, "unknown merge method 'slurp': there are arcee_fusion, .*, ties"),
         ({"weights": [1.0]}, "1 weights were given for 2 adapters"),
         ({"weights": [0.0, 0.0]}, "not all 0"),
         ({"method": "ties", "base": runs / "initial", "density": 0.0}, "density must lie"),
+        ({"method": "karcher", "base": runs / "initial"}, "karcher does not use a base"),
+        ({"method": "karcher", "weights": [1, 2]}, "karcher has no weights"),
+        ({"density": 0.5}, "linear has no density"),
+        ({"method": "karcher", "parameters": {"tool": 1}}, "no parameter 'tool', did you mean 'tol'. it has max_iter"),
+        ({"method": "karcher", "parameters": {"max_iter": "many"}}, "karcher: max_iter: 'many': .*integer"),
+        ({"method": "nearswap"}, "nearswap needs t"),
+        ({"method": "slerp", "base": runs / "initial"}, "slerp merges exactly two adapters, not 3"),
+        ({"method": "slerp", "weights": [1, 2], "parameters": {"t": 0.5}}, "weights or t, not both"),
+        ({"method": "passthrough"}, "passthrough merges exactly one adapters?, not 2"),
+        ({"method": "della", "base": runs / "initial", "density": 0.95}, "della cannot merge any tensor: Epsilon"),
+        ({"parameters": {"weight": 1}}, "given by weights"),
+        ({"space": "sums"}, "space must be one of factors, delta"),
+        ({"rank": 8}, "rank is chosen in delta space"),
+        ({"space": "delta", "rank": 0}, "rank must be at least 1"),
+        ({"data": "shop"}, "data is what select measures on"),
+        ({"select": "luck"}, "select must be validation"),
+        ({"method": "slerp", "select": "validation"}, "a soup may be of any"),
+        ({"select": "validation"}, "lies in no run's folder"),
     ):
         with pytest.raises(UsageError, match=message):
             merge_adapters(pair, tmp_path / "out", **arguments)
+    with pytest.raises(UsageError, match="model_stock merges two or more adapters beside a base, not 1"):
+        merge_adapters([runs / "a"], tmp_path / "out", "model_stock", base=runs / "initial")
+    assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="two or more"):
         merge_adapters([runs / "a"], tmp_path / "out")
     with pytest.raises(RecfoundError, match=r"holds no adapter_config\.json"):
         merge_adapters([runs / "a", runs], tmp_path / "out")
+
+
+def test_a_truncated_input_or_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch):
+    file = shutil.copytree(runs / "b", tmp_path / "cut") / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(RecfoundError, match=r"cut/adapter_model\.safetensors is damaged or incomplete"):
+        merge_adapters([runs / "a", tmp_path / "cut"], tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("recfound_model.adapter_files.save_file", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        merge_adapters([runs / "a", runs / "b"], tmp_path / "out")
+    assert caught.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+
+
+def test_an_input_that_changes_while_it_is_read_is_reported(runs, tmp_path):
+    (source,) = open_sources([runs / "a"])
+    gone = replace(source, file=tmp_path / "gone")
+    with pytest.raises(RecfoundError, match="gone changed while it was read"):
+        read_group([gone], gone.keys)
+
+
+def test_the_report_says_what_was_merged_and_not_where(runs, tmp_path):
+    given = [runs / "a", runs / "b"]
+    report = merge_adapters(given, tmp_path / "out", "ties", [1, 3], runs / "initial", parameters={"lambda": 0.5})
+    written = json.loads((tmp_path / "out" / "merge_report.json").read_text())
+    assert str(runs) not in json.dumps(written) and "path" not in written
+    hashes = [hashlib.sha256((place / "adapter_model.safetensors").read_bytes()).hexdigest() for place in given]
+    assert written["inputs"] == [
+        {"name": name, "sha256": sha256, "weight": weight}
+        for name, sha256, weight in zip("ab", hashes, (1, 3), strict=True)
+    ]
+    assert written["base"]["name"] == "initial" and written["parameters"] == {"density": 0.8, "lambda": 0.5}
+    assert (written["method"], written["space"], written["rank"], written["seed"]) == ("ties", "factors", 4, None)
+    assert str(report) == f"{tmp_path / 'out'}: ties of a (1), b (3), changes since initial, in the space of factors."
+
+
+def test_the_command_merges_and_finds_the_initial_adapter(runs, tmp_path, capsys):
+    for name, step in (("initial", 0), ("a", 10), ("b", 20)):
+        shutil.copytree(runs / name, tmp_path / "checkpoints" / f"step-{step:06d}")
+    places = [str(tmp_path / "checkpoints" / f"step-{step:06d}") for step in (10, 20)]
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["model", "merge", *places, "--method", "ties", "--parameter", "lambda=0.5", *out, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["base"]["name"] == "step-000000" and said["parameters"] == {"lambda": 0.5, "density": 0.8}
+    assert main(["model", "merge", *places, "--method", "slerp", "--space", "delta", "--rank", "8", *out]) == 0
+    assert "Rank 8 an expert loses 0.00% of the merged updates" in capsys.readouterr().out
+    assert main(["model", "merge", *places, "--parameter", "lambda", *out]) == 2
+    assert "--parameter lambda: expected NAME=VALUE" in capsys.readouterr().err
