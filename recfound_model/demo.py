@@ -25,8 +25,7 @@ from recfound_data.check import check, require_passed
 from recfound_data.errors import UsageError
 from recfound_data.progress import say
 from recfound_data.shop import generate
-from recfound_data.tasks import TASKS
-from recfound_model.collapsing import collapse
+from recfound_model.collapsing import collapse_all
 from recfound_model.evaluation import Evaluation, evaluate
 from recfound_model.evaluation.evaluate import TaskResult, results_table
 from recfound_model.exporting import export_embedder, export_generator
@@ -92,13 +91,9 @@ def demo(out: str | Path, seed: int = 0) -> DemoSummary:
     with _timed("merge and export", seconds):
         last = sorted((run / "checkpoints").iterdir())[-2:]
         merge_adapters(last, folder / "merged")
-        for task in TASKS:
-            if (folder / "dataset" / "data" / task).is_dir():
-                collapse(run / "adapter", task, folder / "lora" / task)
-                if TASKS[task].kind == "embedding":
-                    export_embedder(run / "adapter", folder / "embedder" / task, task)
-                else:
-                    export_generator(run / "adapter", folder / "generator" / task, task)
+        collapse_all(run / "adapter", folder / "lora")
+        export_embedder(run / "adapter", folder / "embedder", data=data)
+        export_generator(run / "adapter", folder / "generator", data=data)
     with _timed("evaluate", seconds):
         table = results_table(_evaluations(folder, data, seed))
     (folder / "results.md").write_text(table, encoding="utf-8")
