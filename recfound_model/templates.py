@@ -8,7 +8,6 @@ tasks: the base tokenizer's own chat template, or `CHAT_TEMPLATE` where it has n
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 
 from transformers import PreTrainedTokenizerBase
 
@@ -101,22 +100,3 @@ def completion_ids(
     # Not verbose: whoever asks cuts what is longer than the model's limit, and no warning is due.
     first = tokenizer(begun, add_special_tokens=False, verbose=False)["input_ids"]
     return first, tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"]
-
-
-def letter_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[Mapping[str, str]], letters: str
-) -> tuple[list[int], list[int]]:
-    """Return the tokens that every answer to a prompt begins with, most often none, and then each letter's own.
-
-    They come from rendered answers, since that is what was trained: some chat templates put a space before an answer,
-    and a tokenizer may have one token for both or two.
-
-    Raises:
-        RecfoundError: two letters cannot be told apart by one token.
-    """
-    answers = [completion_ids(tokenizer, prompt, [{"role": "assistant", "content": letter}])[1] for letter in letters]
-    begun = [tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*answers, strict=False))]
-    ids = [token for answer in answers for token in answer[len(begun) : len(begun) + 1]]
-    if len(set(ids)) != len(letters):
-        raise RecfoundError("the tokenizer begins two option letters with the same token")
-    return begun, ids

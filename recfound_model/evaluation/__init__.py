@@ -1,5 +1,6 @@
-"""Evaluation: any model on the tasks of a dataset, with intervals, on the whole catalogue."""
+"""Evaluation: any model on the tasks of a dataset, with intervals, paired comparisons and baselines."""
 
+from recfound_model.evaluation.comparing import Comparison, compare
 from recfound_model.evaluation.evaluate import Evaluation, evaluate
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate"]

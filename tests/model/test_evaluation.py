@@ -1,11 +1,9 @@
-"""Evaluation: metrics as they are defined, rankings without what is known, exported = native."""
+"""Evaluation: rankings of a dataset, models on one footing, what is written and what is refused."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -14,94 +12,14 @@ from safetensors.torch import load_file, save_file
 from recfound_data.cli import main
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.layout import read_split
-from recfound_data.samples import LETTERS
-from recfound_model import collapse, load_tmole, task_context
-from recfound_model.bases import load_base
+from recfound_model import collapse
 from recfound_model.evaluation import evaluate
 from recfound_model.evaluation.evaluate import TaskResult
-from recfound_model.evaluation.intervals import bootstrap, paired_difference
 from recfound_model.evaluation.models import LanguageModel, StockEmbedder, open_model
-from recfound_model.evaluation.ranking import METRICS, CatalogueRanking, load_rankings, rank_by_scores
-from recfound_model.templates import completion_ids, render_prompt
+from recfound_model.evaluation.ranking import load_rankings
 
 EMBEDDING = ("user2item", "query2item", "item2item")
 GENERATIVE = "sequential_recommendation"
-
-
-# --- metrics
-
-
-def slow_metrics(order: list[str], relevant: set[str]) -> dict[str, float]:
-    """The definitions, for a whole ranking, best first."""
-    ranks = [rank for rank, item in enumerate(order, start=1) if item in relevant]
-    first = min(ranks, default=math.inf)
-    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(len(relevant), 20) + 1))
-    return {
-        "mrr@20": 1 / first if first <= 20 else 0.0,
-        "ndcg@20": sum(1 / math.log2(rank + 1) for rank in ranks if rank <= 20) / ideal,
-        "recall@100": sum(rank <= 100 for rank in ranks) / len(relevant),
-    }
-
-
-def slow_ranking(ranking: CatalogueRanking, query: str, scores: list[float]) -> list[str]:
-    """All items but those that are left out, by score; of equal scores the first by id."""
-    left_out = (ranking.known.get(query, set()) - ranking.relevant[query]) | {query}
-    pairs = [(-score, item) for score, item in zip(scores, ranking.item_ids, strict=True) if item not in left_out]
-    return [item for _, item in sorted(pairs)]
-
-
-def catalogue(items: int, seed: int) -> CatalogueRanking:
-    """Thirty queries, some of them items themselves, with 1 to 25 right answers and up to 40 known ones."""
-    draw = np.random.default_rng(seed)
-    names = [f"shop/{number:04d}" for number in range(items)]
-    queries = [*(f"user{number:02d}" for number in range(20)), *names[:10]]
-    relevant, known = {}, {}
-    for query in queries:
-        others = [name for name in names if name != query]
-        drawn = [str(name) for name in draw.choice(others, draw.integers(26, 66) if items > 66 else 4, replace=False)]
-        right = draw.integers(1, 26 if items > 66 else 3)
-        relevant[query], known[query] = set(drawn[:right]), set(drawn[right // 2 :])
-    return CatalogueRanking("t", "c", queries, queries, names, names, relevant, known, [0] * items)
-
-
-@pytest.mark.parametrize("levels", [None, 50, 4, 1], ids=["no ties", "some ties", "many ties", "all equal"])
-@pytest.mark.parametrize("items", [300, 101, 100, 7])
-def test_metrics_equal_their_definitions_also_on_ties(items, levels):
-    ranking = catalogue(items, seed=items)
-    draw = torch.Generator().manual_seed(items)
-    scores = torch.rand(len(ranking.queries), items, generator=draw)
-    if levels:
-        scores = (scores * levels).floor()
-    before = scores.clone()
-    found = rank_by_scores(ranking, scores)
-    assert torch.equal(scores, before)
-    assert found["query_id"].to_list() == ranking.query_ids and set(found["corpus"]) == {"c"}
-    for at, query in enumerate(ranking.query_ids):
-        order = slow_ranking(ranking, query, scores[at].tolist())
-        expected = slow_metrics(order, ranking.relevant[query])
-        assert {name: found[name][at] for name in METRICS} == pytest.approx(expected, abs=1e-9), query
-    if items == 300:
-        assert found["mrr@20"].n_unique() > 1
-
-
-def test_a_part_of_the_queries_is_scored_as_in_the_whole():
-    ranking = catalogue(300, seed=1)
-    scores = torch.rand(30, 300, generator=torch.Generator().manual_seed(2))
-    whole = rank_by_scores(ranking, scores)
-    parts = [rank_by_scores(ranking, scores[at : at + 11], at) for at in range(0, 30, 11)]
-    assert pl.concat(parts).equals(whole)
-
-
-def test_known_items_and_the_anchor_are_never_ranked():
-    ranking = catalogue(300, seed=3)
-    low = torch.rand(30, 300, generator=torch.Generator().manual_seed(4))
-    high = low.clone()
-    for at, query in enumerate(ranking.query_ids):
-        for item in ranking.known[query] | {query}:
-            if item in ranking.item_ids and item not in ranking.relevant[query]:
-                high[at, ranking.item_ids.index(item)] += 10
-    assert (high != low).any(dim=1).all()
-    assert rank_by_scores(ranking, high).equals(rank_by_scores(ranking, low))
 
 
 # --- rankings of a dataset
@@ -144,6 +62,27 @@ def test_rankings_hold_the_queries_answers_and_items_of_the_files(dataset, task,
         assert all(known[query] for query in right)  # a history is known
 
 
+def test_known_items_are_ranked_where_that_is_asked_for(dataset):
+    filtered, kept = (
+        evaluate("popularity", dataset, tasks=["user2item"], keep_known=keep).results["user2item"].scores
+        for keep in (False, True)
+    )
+    assert filtered["recall@100"].mean() > kept["recall@100"].mean()
+    rankings = load_rankings(dataset, "user2item", "test", keep_known=True)
+    assert not any(ranking.known for ranking in rankings) and rankings
+    with pytest.raises(UsageError, match="goes with the full protocol"):
+        evaluate("random", dataset, keep_known=True, protocol="sampled")
+
+
+def test_gains_are_those_of_the_grades(dataset):
+    (ranking,) = load_rankings(dataset, "query2item", "test")
+    judged = read_split(Path(dataset), "qrels", "test").filter(pl.col("query_id").is_in(ranking.query_ids))
+    rows = {(query, item): grade for query, item, grade in judged.iter_rows() if grade > 0}
+    found = {(query, item): gain for query, gains in ranking.graded.items() for item, gain in gains.items()}
+    assert found == {key: {3: 1.0, 2: 0.1, 1: 0.01}[grade] for key, grade in rows.items()}
+    assert len(set(found.values())) == 3
+
+
 @pytest.mark.parametrize("task", EMBEDDING)
 def test_popularity_counts_training_samples_only(dataset, task):
     train = read_split(Path(dataset), task, "train")["positive_id"].to_list()
@@ -171,71 +110,6 @@ def test_judgements_that_cannot_be_read_are_not_left_out(dataset, tmp_path):
         file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(RecfoundError, match=r"qrels, \w+: cannot be loaded"):
         load_rankings(str(copy), "item2item", "test")
-
-
-# --- baselines
-
-
-def test_random_is_near_its_expectation(dataset):
-    tasks = ["item2item", GENERATIVE]
-    means = {"mrr@20": [], "recall@100": [], "recall@1": []}
-    for seed in range(6):
-        results = evaluate("random", dataset, tasks=tasks, seed=seed).results
-        for name, values in means.items():
-            values += (results[GENERATIVE] if name == "recall@1" else results["item2item"]).scores[name].to_list()
-    expected = {"mrr@20": [], "recall@100": []}
-    for ranking in load_rankings(dataset, "item2item", "test"):
-        for query in ranking.query_ids:
-            candidates = slow_ranking(ranking, query, [0.0] * len(ranking.item_ids))
-            right = len(ranking.relevant[query])
-            expected["recall@100"].append(min(1, 100 / len(candidates)))
-            # P(first right answer at rank r) for answers drawn without replacement.
-            none, mean = 1.0, 0.0
-            for rank in range(1, min(20, len(candidates)) + 1):
-                hit = none * right / (len(candidates) - rank + 1)
-                none, mean = none - hit, mean + hit / rank
-            expected["mrr@20"].append(mean)
-    for name in ("mrr@20", "recall@100"):
-        spread = np.std(means[name]) / len(means[name]) ** 0.5
-        assert abs(np.mean(means[name]) - np.mean(expected[name])) < 4 * spread, name
-    assert abs(np.mean(means["recall@1"]) - 1 / 20) < 4 * (1 / 20 * 19 / 20 / len(means["recall@1"])) ** 0.5
-
-
-def test_popularity_chooses_the_option_that_most_users_liked_in_training(dataset):
-    folder = Path(dataset)
-    users = set(read_split(folder, "user2item", "train")["anchor_id"]) | set(
-        read_split(folder, "queries", "train").filter(pl.col("task") == "user2item")["query_id"]
-    )
-    titles = {item: (corpus, title) for item, corpus, title in read_split(folder, "items")[:, [0, 1, 3]].iter_rows()}
-    likes: dict[tuple[str, str], int] = {}
-    for query, item, _ in read_split(folder, "qrels", "train").iter_rows():
-        if query in users:
-            likes[titles[item]] = likes.get(titles[item], 0) + 1
-    result = evaluate("popularity", dataset, tasks=[GENERATIVE]).results[GENERATIVE].scores
-    samples = read_split(folder, GENERATIVE, "test")
-    assert result["query_id"].to_list() == samples["id"].to_list()
-    decided = 0
-    for hit, corpus, options, label in zip(
-        result["recall@1"], samples["corpus"], samples["options"], samples["label"], strict=True
-    ):
-        counts = [likes.get((corpus, option), 0) for option in options]
-        right, best = counts[LETTERS.index(label)], max(counts)
-        decided += best > 0
-        if right < best:
-            assert hit == 0
-        elif counts.count(best) == 1:
-            assert hit == 1
-    assert decided > len(samples) / 2
-
-
-def test_baselines_are_seeded(dataset):
-    def scores(seed):
-        results = evaluate("random", dataset, tasks=["query2item", GENERATIVE], seed=seed).results
-        return [result.scores for result in results.values()]
-
-    first, again, other = scores(0), scores(0), scores(1)
-    assert all(a.equals(b) for a, b in zip(first, again, strict=True))
-    assert not any(a.equals(b) for a, b in zip(first, other, strict=True))
 
 
 # --- models
@@ -272,6 +146,18 @@ def test_exported_scores_equal_native_scores(native, exported, dataset, task):
         assert (ours[name] - theirs[name]).abs().max() <= 1e-4, name
 
 
+@pytest.mark.parametrize("task", EMBEDDING)
+def test_sampled_negatives_make_a_task_easier_and_exports_equal_the_adapter(native, adapter, exported, dataset, task):
+    found = evaluate(adapter, dataset, tasks=[task], protocol="sampled").results[task]
+    full = native[0].results[task].scores
+    assert found.scores["query_id"].equals(full["query_id"])
+    assert found.summary["mrr@20"].value > full["mrr@20"].mean()
+    assert found.to_json()["queries_with_fewer_negatives"] == (found.scores["negatives"] < 19).sum()
+    other = evaluate(str(exported / task), dataset, tasks=[task], protocol="sampled").results[task]
+    for name in found.metrics:
+        assert (found.scores[name] - other.scores[name]).abs().max() <= 1e-4
+
+
 def test_an_untrained_base_is_evaluated_and_a_trained_adapter_differs(native, base, dataset):
     found = evaluate(base, dataset)
     assert set(found.results) == {*EMBEDDING, GENERATIVE} == set(native[0].results)
@@ -290,27 +176,6 @@ def test_texts_of_a_batch_do_not_see_each_other(adapter, dataset):
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(9))
     query, other = model.encode("user2item", "query", texts), model.encode("item2item", "document", texts)
     assert (query - together).abs().max() > 1e-2 and (other - together).abs().max() > 1e-3
-
-
-def test_letters_are_scored_where_the_answer_was_trained(adapter, base, dataset):
-    """Slow: the whole conversation through the whole model, one at a time."""
-    model, _ = open_model(adapter)
-    fresh, tokenizer = load_base(base)
-    reference = load_tmole(fresh, adapter)
-    samples = read_split(Path(dataset), GENERATIVE, "test").head(4)
-    prompts = samples["prompt"].to_list()
-    scores, valid = model.letter_scores(GENERATIVE, prompts, LETTERS)
-    for row, prompt in enumerate(prompts):
-        rendered = [completion_ids(tokenizer, prompt, [{"role": "assistant", "content": x}]) for x in LETTERS]
-        (begun, first), (_, second) = rendered[:2]
-        place = next(at for at, (one, other) in enumerate(zip(first, second, strict=True)) if one != other)
-        for column, (_, answer) in enumerate(rendered):
-            with torch.no_grad(), task_context(reference, GENERATIVE):
-                logits = reference(torch.tensor([[*begun, *answer]])).logits[0]
-            chances = logits[len(begun) + place - 1].log_softmax(-1)
-            assert scores[row, column].item() == pytest.approx(chances[answer[place]].item(), abs=1e-4)
-        assert valid[row] == (tokenizer.decode(chances.argmax()) in LETTERS)
-    assert render_prompt(tokenizer, prompts[0]) != render_prompt(tokenizer, prompts[1])
 
 
 def test_texts_are_cut_at_max_length(exported, base, dataset):
@@ -337,7 +202,8 @@ def test_texts_are_cut_at_max_length(exported, base, dataset):
 
 def test_an_evaluation_writes_results_table_and_scores(native):
     evaluation, out = native
-    assert sorted(path.name for path in out.iterdir()) == ["results.json", "results.md", "scores"]
+    visible = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    assert visible == ["results.json", "results.md", "scores", "work"]
     report = json.loads((out / "results.json").read_text())
     assert report == evaluation.to_json() and report["split"] == "test"
     table = (out / "results.md").read_text()
@@ -351,6 +217,7 @@ def test_an_evaluation_writes_results_table_and_scores(native):
         for name in result.metrics:
             mean = result.scores[name].mean()
             assert written["metrics"][name]["value"] == pytest.approx(mean)
+            assert set(written["domains"]) == set(result.scores["domain"])
             assert f"| {task} | {name} | {len(result.scores)} | {mean:.3f} [" in table
             for corpus, found in written["corpora"].items():
                 rows = result.scores.filter(pl.col("corpus") == corpus)
@@ -375,7 +242,8 @@ def test_a_model_does_not_differ_from_itself(native, adapter, dataset, tmp_path)
     for task in report["tasks"].values():
         assert set(task["difference"]) == set(task["metrics"])
         for interval in task["difference"].values():
-            assert interval == {"value": 0, "low": 0, "high": 0}
+            assert (interval["value"], interval["low"], interval["high"], interval["p"]) == (0, 0, 0, 1)
+            assert interval["wins"] == interval["losses"] == 0
 
 
 def test_differences_are_paired_by_query(native, dataset, tmp_path):
@@ -397,7 +265,8 @@ def test_comparisons_with_other_queries_are_refused(native, dataset, tmp_path, c
         return caught.value
 
     refused("was evaluated on other queries of user2item", most=5)
-    refused("was evaluated on test, and this is validation", split="validation")
+    refused("was evaluated on split test, and this is validation", split="validation")
+    refused("was evaluated on protocol full, and this is sampled", protocol="sampled")
     refused("is no evaluation with a readable results.json", compare=tmp_path / "nowhere")
     evaluate("random", dataset, tmp_path / "other", tasks=["item2item"], most=2)
     refused("holds no scores of user2item", compare=tmp_path / "other")
@@ -407,50 +276,19 @@ def test_comparisons_with_other_queries_are_refused(native, dataset, tmp_path, c
     assert capsys.readouterr().err.startswith("recfound: differences to ")
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(dataset, tmp_path):
+def test_a_folder_that_holds_something_else_is_left_alone_before_any_work(dataset, tmp_path):
     (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds something else"):
-        evaluate("random", dataset, tmp_path, tasks=["query2item"], most=1)
+    for model in ("random", str(tmp_path / "no such model")):
+        with pytest.raises(UsageError, match="holds something else"):
+            evaluate(model, dataset, tmp_path, tasks=["query2item"], most=1)
     assert [path.name for path in tmp_path.iterdir()] == ["diary.txt"]
 
 
-@pytest.mark.parametrize("values", ["skewed", "two", "constant"])
-def test_intervals_contain_the_mean_and_shrink_with_the_number_of_queries(values):
-    draw = np.random.default_rng(0)
-    sample = {
-        "skewed": lambda n: draw.exponential(size=n) ** 2,
-        "two": lambda n: (draw.random(n) < 0.3).astype(float),
-        "constant": lambda n: np.full(n, 0.25),
-    }[values]
-    widths = []
-    for size in (10, 160, 2560):
-        found = bootstrap(sample(size))
-        assert found.low <= found.value <= found.high
-        widths.append(found.high - found.low)
-    assert widths[0] > 2 * widths[1] > 4 * widths[2] or values == "constant"
-    assert bootstrap(np.array([0.5])) == bootstrap(np.array([0.5])) and bootstrap(np.array([0.5])).low == 0.5
-
-
-def test_intervals_cover_the_true_mean_as_often_as_they_say():
-    draw = np.random.default_rng(1)
-    covered = 0
-    for _ in range(60):
-        found = bootstrap(draw.normal(3.0, 1.0, size=80))
-        covered += found.low <= 3.0 <= found.high
-    assert covered >= 50
-
-
-def test_the_difference_of_a_model_to_itself_is_zero_and_antisymmetric():
-    draw = np.random.default_rng(2)
-    ours, theirs = draw.random(50), draw.random(50)
-    same = paired_difference(ours, ours)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
-    there, back = paired_difference(ours, theirs), paired_difference(theirs, ours)
-    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
-    # Paired: what both models find hard widens neither side.
-    hard = draw.random(50) * 100
-    paired = paired_difference(ours + hard, theirs + hard)
-    assert paired.high - paired.low == pytest.approx(there.high - there.low)
+def test_an_evaluation_replaces_an_earlier_one(dataset, tmp_path):
+    evaluate("random", dataset, tmp_path / "out", tasks=["query2item", "item2item"], most=1)
+    evaluate("popularity", dataset, tmp_path / "out", tasks=["query2item"], most=1)
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["model"] == "popularity"
+    assert [path.name for path in (tmp_path / "out" / "scores").iterdir()] == ["query2item.parquet"]
 
 
 # --- refusals
@@ -477,6 +315,7 @@ def test_what_is_no_model_is_refused_in_one_line(adapter, exported, dataset, tmp
 
 def test_a_task_that_model_or_data_lack_is_refused(adapter, exported, dataset, capsys):
     for source, task, words in (
+        ("bm25", "query_rewriting", "task 'query_rewriting' is not in"),
         (adapter, "query_rewriting", "task 'query_rewriting' is not in"),
         (str(exported / "user2item"), GENERATIVE, "an embedder cannot do sequential_recommendation"),
     ):
@@ -484,18 +323,33 @@ def test_a_task_that_model_or_data_lack_is_refused(adapter, exported, dataset, c
         assert words in capsys.readouterr().err
 
 
-def test_scores_that_are_not_finite_are_refused(adapter, dataset, tmp_path):
-    broken = shutil.copytree(adapter, tmp_path / "broken")
-    tensors = load_file(broken / "adapter_model.safetensors")
-    key = next(name for name in tensors if ".B.shared" in name)
-    save_file(tensors | {key: torch.full_like(tensors[key], float("nan"))}, broken / "adapter_model.safetensors")
+def test_scores_that_are_not_finite_are_refused(base, dataset, tmp_path):
+    broken = shutil.copytree(base, tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    key = next(name for name in tensors if "layers.0" in name)
+    save_file(tensors | {key: torch.full_like(tensors[key], float("nan"))}, broken / "model.safetensors")
     for task in ("query2item", GENERATIVE):
-        with pytest.raises(RecfoundError, match="its scores are not finite"):
+        with pytest.raises(RecfoundError, match="its scores are not finite") as caught:
             evaluate(str(broken), dataset, tasks=[task], most=1)
+        assert str(broken) in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", ["router", "adapters"])
+def test_every_layout_of_an_export_gives_the_adapter_its_table(native, adapter, dataset, tmp_path, layout):
+    for kind in ("embedder", "generator") if layout == "adapters" else ("embedder",):
+        out = str(tmp_path / kind)
+        assert main(["model", "export", adapter, "--to", kind, "--layout", layout, "--out", out]) == 0
+        found = evaluate(out, dataset).results
+        assert set(found) == (set(EMBEDDING) if kind == "embedder" else {GENERATIVE})
+        for task, result in found.items():
+            for name in result.metrics:
+                assert (native[0].results[task].scores[name] - result.scores[name]).abs().max() <= 1e-4, (task, name)
 
 
 def test_results_of_a_corpus_are_those_of_its_queries():
     scores = pl.DataFrame({"query_id": ["a", "b", "c"], "corpus": ["x", "x", "y"], "mrr@20": [1.0, 0.0, 0.25]})
-    result = TaskResult("user2item", scores)
+    result = TaskResult("user2item", scores.with_columns(domain=pl.col("corpus")))
     assert result.metrics == ["mrr@20"]
-    assert result.intervals("x")["mrr@20"].value == 0.5 and result.intervals("y")["mrr@20"].value == 0.25
+    for only in ("corpus", "domain"):
+        assert result.intervals(**{only: "x"})["mrr@20"].value == 0.5
+        assert result.intervals(**{only: "y"})["mrr@20"].value == 0.25

@@ -17,7 +17,6 @@ from recfound_model.batches import TokenSequence, padded, pooled_means
 from recfound_model.templates import (
     DOCUMENT_PROMPT,
     completion_ids,
-    letter_ids,
     query_prompt,
     render_prompt,
     task_prompts,
@@ -208,25 +207,6 @@ def test_a_completion_continues_the_prompt_of_inference_and_ends_its_turn(chatti
     assert whole.startswith(begun) and len(prompt) > 5
     together = tokens(whole, add_special_tokens=False)["input_ids"]
     assert together[: len(prompt)] == prompt and end in together[len(prompt) :]
-
-
-def test_the_letter_that_is_scored_is_the_token_that_was_trained(chatting):
-    tokens, end = chatting
-    begun, ids = letter_ids(tokens, QUESTION, LETTERS)
-    assert len(set(ids)) == len(LETTERS) == 20
-    for letter, token in zip(LETTERS, ids, strict=True):
-        _, answer = completion_ids(tokens, QUESTION, [{"role": "assistant", "content": letter}])
-        assert answer == [*begun, token, end], letter
-
-
-def test_letters_that_begin_alike_are_refused():
-    inner = Tokenizer(models.WordLevel({"<unk>": 0, "A": 1, "</s>": 2}, unk_token="<unk>"))
-    tokens = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>")
-    tokens.chat_template = "{{ messages[1]['content'] if messages[1:] else '' }}"
-    assert letter_ids(tokens, QUESTION, "AB") == ([], [1, 0])
-    for letters in ("ABC", "BC"):
-        with pytest.raises(RecfoundError, match="begins two option letters with the same token"):
-            letter_ids(tokens, QUESTION, letters)
 
 
 def test_a_template_that_rewrites_a_prompt_once_it_is_answered_is_refused(tokenizer):
