@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recfound_model.adapter_config import TmoleConfig
-    from recfound_model.collapsing import collapse
+    from recfound_model.collapsing import collapse, collapse_all
     from recfound_model.exporting import export_embedder, export_generator
     from recfound_model.merging import merge_adapters
+    from recfound_model.publishing import push_model
     from recfound_model.routing import task_context
     from recfound_model.scheduling.scheduler import SampleScheduler
     from recfound_model.tmole import add_tmole, load_tmole
@@ -23,10 +24,12 @@ _HOMES = {
     "TmoleConfig": "adapter_config",
     "add_tmole": "tmole",
     "collapse": "collapsing",
+    "collapse_all": "collapsing",
     "export_embedder": "exporting",
     "export_generator": "exporting",
     "load_tmole": "tmole",
     "merge_adapters": "merging",
+    "push_model": "publishing",
     "task_context": "routing",
 }
 
@@ -35,10 +38,12 @@ __all__ = [
     "TmoleConfig",
     "add_tmole",
     "collapse",
+    "collapse_all",
     "export_embedder",
     "export_generator",
     "load_tmole",
     "merge_adapters",
+    "push_model",
     "task_context",
 ]
 
