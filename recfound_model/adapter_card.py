@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 from recfound_data.card import render
 from recfound_model.adapter_config import TmoleConfig
 from recfound_model.provenance import Training
+from recfound_model.routing import GROUPS
 
 
 def adapter_card(config: TmoleConfig, training: Training | None) -> str:
@@ -30,7 +31,7 @@ def adapter_card(config: TmoleConfig, training: Training | None) -> str:
         else f"`{Path(base).name if not published else base}`{at}",
         base_code="..." if base is None else f'"{published or Path(base).name}"',
         config=config,
-        experts=", ".join(f"{count} {group}" for group, count in config.experts.items()),
+        experts=", ".join(f"{config.experts[group]} {group}" for group in GROUPS),
         targets=targets if isinstance(targets, str) else ", ".join(f"`{name}`" for name in sorted(targets)),
         tasks=sorted(config.kinds.items()),
         training=training,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TRAINING_FILE = "training.json"
 # Where a run was made, and what does not change what it makes.
-_NOT_TOLD = ("out", "data", "data_revision", "base", "revision", "trackers", "plots", "keep_checkpoints")
+_NOT_TOLD = ("out", "data", "data_revision", "base", "revision", "trackers", "plots", "keep_checkpoints", "sharding")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from recfound_data.errors import RecfoundError
 from recfound_data.tasks.catalogue import Kind
 from recfound_model.adapter_files import TENSOR_FILE
 from recfound_model.exporting import stock_process
+from recfound_model.exporting.distances import agreement, cosines, deviation, logit_difference
 from recfound_model.exporting.held_out import HeldOut
 from recfound_model.exporting.reference import (
     NEW_TOKENS,
@@ -61,8 +62,6 @@ ROUNDED = Bounds(cosine=0.999, logits=0.2)
 """Weights rounded to bfloat16 or float16, computed in float32."""
 LOW_PRECISION = Bounds(cosine=0.995, logits=0.8)
 """Weights rounded to bfloat16 or float16, computed in that dtype."""
-SUM_ERROR = 1e-5
-"""By how much a written weight may differ from the native sum beside its rounding, relative to the largest weight."""
 
 
 def bounds_of(dtype: torch.dtype, computed: Computed) -> Bounds:
@@ -280,54 +279,6 @@ class _Judge:
 
     def _dtype(self, computed: Computed) -> str:
         return "float32" if computed == "float32" else str(self.export.dtype).removeprefix("torch.")
-
-
-def cosines(found: Tensor, wanted: Tensor) -> Tensor:
-    """The cosines [texts] of vectors [texts, size] to others; those of a vector that is not of length 1 are 0."""
-    lengths = found.norm(dim=-1)
-    dots = (found.double() * wanted.double()).sum(-1) / wanted.double().norm(dim=-1)
-    # The share that is lost by a length other than 1 counts: the export says that it normalises.
-    return torch.where((lengths - 1).abs() < 1e-2, dots / lengths.double(), torch.zeros_like(dots))
-
-
-def logit_difference(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference of a logit, in standard deviations of the native logits.
-
-    Args:
-        found: [2, vocabulary], after the prompt and after its whole continuation.
-        wanted: [continuation + 1, vocabulary], the native ones.
-    """
-    wanted = wanted[[0, -1]]
-    return float((found - wanted).abs().max() / wanted.std())
-
-
-def agreement(answer: Sequence[int], wanted: Sequence[int], logits: Tensor, bound: float) -> int | None:
-    """How many tokens two greedy answers share from their beginning; None where they should share more.
-
-    They may part where the native adapter itself is undecided: its logits of the two tokens are closer to each other
-    than both can move within the bound.
-
-    Args:
-        answer: the export's tokens.
-        wanted: the native ones.
-        logits: [len(wanted) + 1, vocabulary], the native ones; wanted[i] was chosen from logits[i].
-        bound: in standard deviations of the logits.
-    """
-    for place, token in enumerate(wanted):
-        other = answer[place] if place < len(answer) else -1
-        if other != token:
-            margin = logits[place, token] - logits[place, other] if other >= 0 else float("inf")
-            return place if margin <= 2 * bound * logits[[0, -1]].std() else None
-    return len(wanted)
-
-
-def deviation(found: Tensor, wanted: Tensor, dtype: torch.dtype) -> float:
-    """The largest deviation of a weight from a sum in float32, as a share of what one rounding to the dtype allows."""
-    if found.shape != wanted.shape:
-        return float("inf")
-    allowed = torch.finfo(dtype).eps / 2 * wanted.abs() + SUM_ERROR * wanted.abs().max()
-    share = ((found.float() - wanted).abs() / allowed.clamp_min(torch.finfo(torch.float32).tiny)).max()
-    return float("inf") if share.isnan() else float(share)
 
 
 def _parameters(folder: Path, whole: bool) -> dict[str, Tensor]:

@@ -25,6 +25,8 @@ from recfound_model.templates import task_prompts
 
 # The first transformers whose decoders read `is_causal` from their configuration; older ones ignore it in silence.
 MINIMUM_TRANSFORMERS = "5.2.0"
+# Where a kind of model does so later: GPT-NeoX was tried, and is wrong without an error in 5.2 to 5.4.
+LATER_TRANSFORMERS = {"gpt_neox": "5.5.0"}
 # The first sentence-transformers that loads what is written here and encodes it as the native adapter does.
 MINIMUM_SENTENCE_TRANSFORMERS = "6.0.0"
 LIBRARIES = ("peft", "safetensors", "sentence-transformers", "tokenizers", "torch", "transformers")
@@ -48,6 +50,7 @@ def write_report(
 ) -> None:
     """Write what a folder was made of, how it was checked, and its card; the same inputs give the same bytes."""
     embedder = export.kind == "embedding"
+    config = json.loads((next(iter(export.weights.values())) / "config.json").read_text(encoding="utf-8"))
     report: dict[str, Any] = {
         "tasks": list(export.weights),
         "kind": export.kind,
@@ -57,21 +60,28 @@ def write_report(
         "adapter_sha256": adapter.sha256(),
         "dtype": str(export.dtype).removeprefix("torch."),
         "max_length": max_length if embedder else None,
-        "minimum_transformers": MINIMUM_TRANSFORMERS if embedder else None,
+        "minimum_transformers": LATER_TRANSFORMERS.get(config["model_type"], MINIMUM_TRANSFORMERS)
+        if embedder
+        else None,
         "minimum_sentence_transformers": MINIMUM_SENTENCE_TRANSFORMERS if embedder else None,
         "training": None if training is None else training.to_json(),
         "parity": {task: dataclasses.asdict(figures) for task, figures in parity.items()},
         "versions": {library: version(library) for library in LIBRARIES},
     }
     (export.folder / REPORT_FILE).write_text(json.dumps(report, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (export.folder / "README.md").write_text(_card(export, report, adapter, base), encoding="utf-8")
+    (export.folder / "README.md").write_text(_card(export, report, adapter, base, config), encoding="utf-8")
 
 
-def _card(export: Written, report: dict[str, Any], adapter: AdapterReader, base: BaseModel) -> str:
+def _least_transformers(config: dict[str, Any]) -> str:
+    return LATER_TRANSFORMERS.get(config["model_type"], MINIMUM_TRANSFORMERS)
+
+
+def _card(
+    export: Written, report: dict[str, Any], adapter: AdapterReader, base: BaseModel, config: dict[str, Any]
+) -> str:
     """The README: front matter for the Hub, then the card from the template in `cards/`."""
     embedder = export.kind == "embedding"
     licence = base_licence(base)
-    config = json.loads((next(iter(export.weights.values())) / "config.json").read_text(encoding="utf-8"))
     header = ModelCardData(
         # The Hub takes ids of repositories only.
         base_model=None if base.is_local else base.source,

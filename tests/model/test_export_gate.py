@@ -16,7 +16,7 @@ from recfound_data.layout import read_split
 from recfound_model import TmoleConfig, add_tmole, export_embedder, export_generator
 from recfound_model.adapter_files import open_adapter
 from recfound_model.collapsing import layer_weights
-from recfound_model.exporting import embedder, generator, parity
+from recfound_model.exporting import distances, embedder, generator, parity
 from recfound_model.exporting.held_out import held_out
 from recfound_model.exporting.reference import NativeModel
 
@@ -258,24 +258,24 @@ def test_what_stock_libraries_cannot_load_is_refused_with_the_reason(adapter, tm
 
 def test_figures_that_are_not_numbers_do_not_pass():
     vectors = torch.eye(4)
-    assert parity.cosines(vectors, vectors).min() == 1
-    assert parity.cosines(vectors * torch.nan, vectors).max() == 0
-    assert parity.cosines(vectors * 3, vectors).max() == 0
+    assert distances.cosines(vectors, vectors).min() == 1
+    assert distances.cosines(vectors * torch.nan, vectors).max() == 0
+    assert distances.cosines(vectors * 3, vectors).max() == 0
     logits = torch.randn(5, 7)
-    assert not parity.logit_difference(logits[[0, -1]] * torch.nan, logits) <= 1e9
-    assert parity.deviation(vectors * torch.nan, vectors, torch.float32) == float("inf")
-    assert parity.deviation(vectors[:2], vectors, torch.float32) == float("inf")
+    assert not distances.logit_difference(logits[[0, -1]] * torch.nan, logits) <= 1e9
+    assert distances.deviation(vectors * torch.nan, vectors, torch.float32) == float("inf")
+    assert distances.deviation(vectors[:2], vectors, torch.float32) == float("inf")
 
 
 def test_greedy_answers_may_part_only_where_the_native_choice_is_close():
     logits = torch.tensor([[5.0, 0, 0, 0], [0, 5, 4.9, 0], [0, 0, 5, 0], [0, 0, 0, 5]])
     wanted = [0, 1, 2]
     scale = float(logits[[0, -1]].std())
-    assert parity.agreement([0, 1, 2, 3], wanted, logits, 1e-3) == 3
-    assert parity.agreement([0, 2, 2], wanted, logits, 0.051 / scale) == 1
-    assert parity.agreement([0, 2, 2], wanted, logits, 0.049 / scale) is None
-    assert parity.agreement([0, 3, 2], wanted, logits, 0.051 / scale) is None
-    assert parity.agreement([0, 1], wanted, logits, 0.5) is None
+    assert distances.agreement([0, 1, 2, 3], wanted, logits, 1e-3) == 3
+    assert distances.agreement([0, 2, 2], wanted, logits, 0.051 / scale) == 1
+    assert distances.agreement([0, 2, 2], wanted, logits, 0.049 / scale) is None
+    assert distances.agreement([0, 3, 2], wanted, logits, 0.051 / scale) is None
+    assert distances.agreement([0, 1], wanted, logits, 0.5) is None
 
 
 def test_texts_come_from_the_data_that_is_named_or_the_runs_or_are_built_in(run, dataset, tmp_path):

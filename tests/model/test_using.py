@@ -115,7 +115,7 @@ def test_the_guide_gives_what_the_adapter_gives(adapter, client, tmp_path):
         order = np.argsort(-scores)[:2] if task != "item2item" else np.argsort(-scores)[1:3]
         assert [title for title, _ in told] == [catalogue[at].splitlines()[0] for at in order]
         np.testing.assert_allclose([score for _, score in told], scores[order], atol=1e-4)
-    prompts = dict(re.findall(r'ask\("(\w+)", """(.+?)"""\)', PAGE, flags=re.DOTALL))
+    prompts = dict(re.findall(r'ask\(\s*"(\w+)",\s*"""(.+?)""",?\s*\)', PAGE, flags=re.DOTALL))
     assert sorted(prompts) == sorted(GENERATIVE)
     assert found["sentiment"] == native_answer(native, "sentiment_analysis", prompts["sentiment_analysis"])
     assert found["letter"] == native_answer(native, "sequential_recommendation", prompts["sequential_recommendation"])
@@ -130,6 +130,6 @@ def test_the_guide_is_ten_lines_long():
 
 def test_the_guide_says_what_the_tasks_say():
     for module, labels in ((sentiment_analysis, sentiment_analysis.LABELS), (sequential_recommendation, ())):
-        prompt = re.search(rf'ask\("{module.TASK}", """(.+?)"""\)', PAGE, flags=re.DOTALL)[1]
+        prompt = re.search(rf'ask\(\s*"{module.TASK}",\s*"""(.+?)""",?\s*\)', PAGE, flags=re.DOTALL)[1]
         assert prompt.startswith(module.PHRASINGS[0] + "\n\n")
         assert not labels or f"\n\nOptions: {', '.join(labels)}\n\nItem: " in prompt
