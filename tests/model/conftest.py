@@ -33,7 +33,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("shop")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
-        patch.setenv("RECFOUND_USER_KEY", "k")  # so that it can be released
         generate(folder / "raw", reviews=600)
         build(folder / "raw" / "recipe.yaml", folder / "dataset", quiet=True)
         yield str(folder / "dataset")

@@ -7,15 +7,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from hub import LoopbackHub
+
+from recfound_data import build
+from recfound_data.shop import generate
+from recfound_model.training.loop import train
+from recfound_model.training.recipe import TrainRecipe
 
 GUIDE = Path(__file__).parents[2] / "docs" / "releasing-models.md"
 STOCK = 'import sys; sys.modules["recfound_data"] = sys.modules["recfound_model"] = None\n'
 
 
-def test_the_guide_leads_from_a_run_to_a_family_of_releases(hub: LoopbackHub, dataset, base, run, tmp_path):
-    for name, place in (("dataset", dataset), ("base", base), ("run", run)):
-        (tmp_path / name).symlink_to(place)
+@pytest.fixture
+def workplace(settings, base, tmp_path, monkeypatch):
+    """A folder with a dataset that may be released, a base, and a run of thirty steps."""
+    monkeypatch.setenv("RECFOUND_USER_KEY", "a key for tests")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    generate(tmp_path / "raw", reviews=600)
+    build(tmp_path / "raw" / "recipe.yaml", tmp_path / "dataset", quiet=True)
+    (tmp_path / "base").symlink_to(base)
+    places = {"data": str(tmp_path / "dataset"), "base": str(tmp_path / "base"), "out": str(tmp_path / "run")}
+    train(TrainRecipe(**settings(steps=30, checkpoint_every=10, **places)))
+    return tmp_path
+
+
+def test_the_guide_leads_from_a_run_to_a_family_of_releases(hub: LoopbackHub, workplace, base):
+    tmp_path = workplace
     blocks = re.findall(r"^```(bash|python)\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     script = ["set -e", f'recfound() {{ {shlex.quote(sys.executable)} -W ignore -m recfound_data.cli "$@"; }}']
     for number, (language, text) in enumerate(blocks):
