@@ -10,27 +10,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from recfound_data.card import dataset_card
 from recfound_data.corpora import readers
-from recfound_data.describe import describe_dataset
+from recfound_data.finishing import finish
 from recfound_data.layout import (
-    CARD,
-    MANIFEST,
     canonical_json,
     read_manifest,
     replacing,
     require_replaceable,
-    sha256,
 )
+from recfound_data.mining import Index, Part, index_parts, located, require_miner, write_index
+from recfound_data.near_duplicates import require_minhash
 from recfound_data.people import UserKey
 from recfound_data.planning import Prepared, Shard, choose, require_samples, write_plan
 from recfound_data.preparation import (
     CATALOGUE,
+    STATISTICS,
     PairSources,
     Reading,
     counts_of,
@@ -46,14 +45,14 @@ from recfound_data.preparation import (
     write_statistics,
 )
 from recfound_data.ray_stage import RayTasks, require_ray
-from recfound_data.recipe import DataRecipe, parse, read_yaml
+from recfound_data.recipe import DataRecipe, MiningSettings, parse, read_yaml
 from recfound_data.resuming import inputs, work_folder
 from recfound_data.samples import CATALOGUE_CONFIGS, SCHEMA_VERSION, SPLITS
 from recfound_data.shards import ALL, ranges
 from recfound_data.tables import GROUPS, Source
 from recfound_data.tasks import BUILDERS
 from recfound_data.units import Executor, Processes, Result, Stage, Unit, total
-from recfound_data.writing import FilePlan, Slice, file_plans, write_file, write_items
+from recfound_data.writing import FilePlan, Slice, file_plans, write_file, write_items, write_sketch
 
 _Folders = dict[str, list[Path]]
 """Folders of finished units by corpus."""
@@ -106,6 +105,11 @@ def build(
     found = [inputs(reader) for reader in sources]
     key = UserKey.from_environment()
     require_replaceable(Path(out))
+    mining = settings.mining and located(settings.mining, path.parent)
+    if mining:
+        require_miner(mining)
+    if settings.near_duplicates:
+        require_minhash()
     identity = {
         "recfound": version("recfound"),
         "recipe": settings.model_dump(mode="json"),
@@ -120,18 +124,13 @@ def build(
         reading = Reading(key, strict, "sentiment_analysis" in settings.tasks, quiet)
         job = _Build(work, settings, stage)
         prepared = job.prepare(sources, reading)
+        if mining:
+            prepared = job.index(prepared, mining)
         chosen = job.plan(prepared)
         written = job.write(prepared, chosen)
         with replacing(Path(out)) as folder:
             manifest = job.manifest(folder, sources, key, chosen, written)
-            from recfound_data.plots import write_plots  # here: drawing takes a second to load, in every worker too
-
-            description = describe_dataset(folder, manifest)
-            manifest["description"] = description.to_json()
-            for plot in write_plots(description, folder / "plots"):
-                manifest["files"][f"plots/{plot.name}"] = {"bytes": plot.stat().st_size, "sha256": sha256(plot)}
-            (folder / MANIFEST).write_text(canonical_json(manifest), encoding="utf-8")
-            (folder / CARD).write_text(dataset_card(folder, manifest), encoding="utf-8")
+            finish(folder, manifest)
     manifest = read_manifest(Path(out))
     rows = {name: config["splits"] for name, config in manifest["configs"].items()}
     return BuildSummary(Path(out), rows, manifest["drops"])
@@ -161,6 +160,7 @@ class _Build:
         self._drops: dict[str, list[dict[str, int]]] = {}
         self._rows: dict[str, dict[str, int]] = {}
         self._label_sources: set[str] = set()
+        self._mined: dict[str, dict[str, dict[str, int]]] = {}
 
     def prepare(self, sources: list[Source], reading: Reading) -> list[Prepared]:
         """Read all corpora and make what tasks read."""
@@ -289,6 +289,25 @@ class _Build:
             self._rows[label]["pairs"] = result["rows"]
         return {label: work / "pairs" / label for label in able}
 
+    def index(self, prepared: list[Prepared], mining: MiningSettings) -> list[Prepared]:
+        """Make the items of all corpora that mined negatives come from searchable."""
+        tables = {BUILDERS[task].driven_by for task in mining.tasks if task in self._recipe.tasks}
+        units, parts = [], dict[str, list[Part]]()
+        for corpus in prepared:
+            if not any(self._rows[corpus.name].get(table) for table in tables):
+                continue
+            catalogue, statistics = corpus.catalogue / CATALOGUE, corpus.statistics / STATISTICS
+            parts[corpus.name] = index_parts(statistics, self._work / "index" / corpus.name, mining)
+            units += [
+                Unit(part.folder, write_index, (part, catalogue, statistics, mining), part.size)
+                for part in parts[corpus.name]
+            ]
+        self._stage.run("index", units, "items")
+        return [
+            replace(corpus, index=Index(mining, tuple(parts[corpus.name]))) if corpus.name in parts else corpus
+            for corpus in prepared
+        ]
+
     def plan(self, prepared: list[Prepared]) -> dict[str, _Plans]:
         """Make the plans of all tasks and choose what stays."""
         plans: dict[str, _Plans] = {}
@@ -309,8 +328,16 @@ class _Build:
             for unit, corpus in zip(found, corpora[task], strict=True):
                 self._count(f"{task} from {corpus.name}", results[unit.folder])
                 self._label_sources.update(results[unit.folder]["label_sources"])
+                if mined := total([results[unit.folder]["mined"]]):
+                    of_task = self._mined.setdefault(task, {})
+                    of_task[corpus.name] = total([of_task.get(corpus.name, {}), mined])
+        sketches = self._sketches(units, corpora)
         choices = [
-            Unit(self._work / "chosen" / task, choose, (task, [unit.folder for unit in units[task]], self._recipe))
+            Unit(
+                self._work / "chosen" / task,
+                choose,
+                (task, [unit.folder for unit in units[task]], self._recipe, sketches.get(task, ())),
+            )
             for task in self._recipe.tasks
         ]
         chosen = self._stage.run("choose", choices, "samples")
@@ -320,6 +347,21 @@ class _Build:
             self._count(task, result)
             plans[task] = _Plans([unit.folder for unit in units[task]], corpora[task], unit.folder, result)
         return plans
+
+    def _sketches(self, units: dict[str, list[Unit]], corpora: dict[str, list[Prepared]]) -> dict[str, list[Path]]:
+        """Sketch the texts of the plans of all tasks that lose near-duplicates; return where the sketches lie."""
+        settings = self._recipe.near_duplicates
+        tasks = [task for task in units if settings is not None and settings.covers(task)]
+        made: dict[str, list[Unit]] = {}
+        for task in tasks:
+            made[task] = []
+            for plan, corpus in zip(units[task], corpora[task], strict=True):
+                folder = self._work / "sketches" / task / corpus.name / plan.folder.name
+                driven_by = plan.arguments[-1]
+                arguments = (plan.folder, task, corpus, self._recipe, driven_by != "made")
+                made[task].append(Unit(folder, write_sketch, arguments))
+        self._stage.run("sketch", [unit for task in tasks for unit in made[task]], "samples")
+        return {task: [unit.folder for unit in made[task]] for task in tasks}
 
     def _shards(self, corpus: Prepared, driven_by: str) -> list[Shard]:
         rows = self._rows[corpus.name].get(driven_by, 0)
@@ -393,7 +435,7 @@ class _Build:
                 path: {"bytes": result["bytes"], "sha256": result["sha256"]} for path, (_, result) in written.items()
             },
             "corpora": {reader.label: {"reader": reader.corpus, "terms": asdict(reader.terms)} for reader in sources},
-        }
+        } | ({"mining": _with_shares(self._mined)} if self._mined else {})
 
     def _configs(self, plans: dict[str, _Plans]) -> dict[str, Any]:
         configs: dict[str, Any] = {}
@@ -415,6 +457,17 @@ class _Build:
 
     def _count(self, name: str, result: Result) -> None:
         self._drops.setdefault(name, []).append(result["drops"])
+
+
+def _with_shares(mined: dict[str, dict[str, dict[str, int]]]) -> dict[str, Any]:
+    """Return what was mined by task and corpus, with the share of the nearest candidates that are known positives."""
+    said: dict[str, Any] = {}
+    for task, corpora in mined.items():
+        for corpus, counts in corpora.items():
+            found: dict[str, float] = {name: counts.get(name, 0) for name in ("nearest", "positives", "mined", "other")}
+            found["share"] = round(found["positives"] / max(found["nearest"], 1), 4)
+            said.setdefault(task, {})[corpus] = found
+    return said
 
 
 def _parts(config: str, split: str, task: str, plans: _Plans) -> Iterator[tuple[Slice, int]]:

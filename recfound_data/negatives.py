@@ -1,7 +1,7 @@
 """Negatives that are hard and true: as popular as the positive, from its corpus and domain, never one that is known.
 
-Drawn, not searched: every draw is a function of the sample's seed and a counter, so it depends on no order, no shard
-and no worker. Arrays throughout, because this is the hottest loop of a build.
+Drawn, unless a recipe has them searched for (`mining`): every draw is a function of the sample's seed and a counter,
+so it depends on no order, no shard and no worker. Arrays throughout, because this is the hottest loop of a build.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def rank_items(catalogue: pl.DataFrame, statistics: pl.DataFrame | None) -> pl.D
 
 def known_products(owner: NDArray[np.integer], product: Items) -> NDArray[np.uint64]:
     """Return pairs of an owner and a product that it knows, each as one number, sorted."""
-    return np.unique(_pair(owner, product))
+    return np.unique(paired(owner, product))
 
 
 def draw_negatives(
@@ -90,6 +90,7 @@ def draw_negatives(
     known: NDArray[np.uint64],
     ranks: Ranking,
     count: int,
+    preferred: Items | None = None,
 ) -> tuple[NDArray[np.intp], Items]:
     """Return the rows that have `count` negatives, and their negatives `[rows, count]`, nearest draws first.
 
@@ -100,13 +101,19 @@ def draw_negatives(
         known: as `known_products` returns it.
         ranks: of the corpus.
         count: negatives a sample.
+        preferred: `[samples, width]` true negatives that are taken first, in this order; where a place holds the
+            positive, nothing is.
     """
     found = np.zeros((len(positive), count), np.uint32)
     have = np.zeros(len(positive), np.int64)
+    if preferred is not None:
+        none = np.empty(0, np.uint64)
+        for rows in chunks(np.arange(len(positive)), preferred.shape[1]):
+            _take(rows, preferred[rows], positive, owner, none, ranks, found, have)
     first_draw = 0
     for per_negative, window in _ROUNDS:
         draws = int(per_negative * count) + 4
-        for rows in _chunks(np.flatnonzero(have < count), draws):
+        for rows in chunks(np.flatnonzero(have < count), draws):
             low = np.maximum(ranks.rank[positive[rows]] - window, ranks.first[positive[rows]])
             last = ranks.first[positive[rows]] + ranks.size[positive[rows]] - 1
             span = (np.minimum(ranks.rank[positive[rows]] + window, last) - low + 1).astype(np.uint64)
@@ -124,7 +131,8 @@ def draw_negatives(
     return enough, found[enough]
 
 
-def _chunks(rows: NDArray[np.intp], width: int) -> list[NDArray[np.intp]]:
+def chunks(rows: NDArray[np.intp], width: int) -> list[NDArray[np.intp]]:
+    """Return rows in runs short enough that `width` numbers of each fit into memory together."""
     return [part for part in np.array_split(rows, max(1, len(rows) * width // _AT_ONCE)) if len(part)]
 
 
@@ -144,7 +152,7 @@ def _take(
     products = ranks.product[candidates].astype(np.int64)
     taken = np.where(earlier >= 0, ranks.product[np.maximum(earlier, 0)].astype(np.int64), -1)
     true = products != ranks.product[positive[rows]].astype(np.int64)[:, None]
-    true &= ~_among(_pair(owner[rows][:, None], products.astype(np.uint64)), known)
+    true &= ~among(paired(owner[rows][:, None], products.astype(np.uint64)), known)
     # A duplicate of a known item is as known as the item itself: products decide, not ids.
     for place in range(count):
         if (have[rows] > place).any():
@@ -159,11 +167,13 @@ def _take(
     have[rows] += fits.sum(axis=1)
 
 
-def _pair(owner: NDArray[np.integer], product: NDArray[np.integer]) -> NDArray[np.uint64]:
+def paired(owner: NDArray[np.integer], product: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """Return two numbers of 32 bits each as one."""
     return (owner.astype(np.uint64) << np.uint64(32)) | product.astype(np.uint64)
 
 
-def _among(pairs: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def among(pairs: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return for each pair whether it is known; `known` is sorted."""
     if not len(known):
         return np.zeros(pairs.shape, np.bool_)
     place = np.minimum(np.searchsorted(known, pairs), len(known) - 1)

@@ -20,6 +20,8 @@ from recfound_data.catalogue import read_mapped
 from recfound_data.errors import RecfoundError
 from recfound_data.identity import hash64, mixed
 from recfound_data.layout import write_parquet
+from recfound_data.mining import Index
+from recfound_data.near_duplicates import without_near_duplicates
 from recfound_data.preparation import CATALOGUE, RELATED, STATISTICS, read_events
 from recfound_data.recipe import DataRecipe
 from recfound_data.samples import SPLITS, Corpus
@@ -46,6 +48,7 @@ class Prepared:
         statistics: folder of its item statistics.
         pairs: folder of its pairs, or None.
         splits: the splits that it publishes, by table.
+        index: where its items can be searched, if the recipe mines negatives.
     """
 
     name: str
@@ -56,6 +59,7 @@ class Prepared:
     statistics: Path
     pairs: Path | None
     splits: dict[str, frozenset[str]]
+    index: Index | None = None
 
     def mapped(self) -> dict[str, pl.DataFrame]:
         """Return the catalogue and item statistics, mapped."""
@@ -100,7 +104,7 @@ def shard_of(corpus: Prepared, task: str, shard: Shard, recipe: DataRecipe, driv
             tables[table] = frame
     if driven_by == "catalogue":
         tables["catalogue"] = tables["catalogue"].slice(shard.first_row, shard.rows)
-    return Corpus(corpus.name, recipe, tables, corpus.splits)
+    return Corpus(corpus.name, recipe, tables, corpus.splits, corpus.index)
 
 
 def write_plan(folder: Path, corpus: Prepared, task: str, shard: Shard, recipe: DataRecipe, driven_by: str) -> Result:
@@ -115,7 +119,7 @@ def write_plan(folder: Path, corpus: Prepared, task: str, shard: Shard, recipe: 
         write_parquet(qrels, folder / "qrels.parquet", compression="lz4", row_group_size=1 << 16)
     named = samples["label_source"].unique() if "label_source" in samples.columns else pl.Series([], dtype=pl.String)
     models = sorted(set(named) - {"corpus", "composed"})
-    return {"rows": len(samples), "drops": built.drops, "label_sources": models}
+    return {"rows": len(samples), "drops": built.drops, "label_sources": models, "mined": built.mined}
 
 
 def _comparable(samples: pl.DataFrame, task: str, own: bool) -> pl.DataFrame:
@@ -124,33 +128,42 @@ def _comparable(samples: pl.DataFrame, task: str, own: bool) -> pl.DataFrame:
     Args:
         samples: published columns or a plan.
         task: its name.
-        own: whether the prompts are this project's: an instruction, an empty line, then what is asked about. Twins are
-            asked about the same, in whatever phrasing; were their labels two, nobody could tell which is right.
+        own: as in `content`.
     """
     if samples.is_empty():
         return samples
     embedding = TASKS[task].kind == "embedding"
     if "twin" not in samples.columns:
-        if embedding:
-            content = pl.concat_str("anchor", "positive", separator="\x1f")
-        else:
-            content = pl.col("prompt").list.last().struct.field("content")
-            content = content.str.replace(r"(?s)^.*?\n\n", "") if own else content
-        samples = samples.with_columns(twin=hash64(content))
+        samples = samples.with_columns(twin=hash64(content(task, own)))
     if embedding and "query" not in samples.columns:
         samples = samples.with_columns(query="anchor_id")
     return _with_query_hash(samples) if embedding else samples
+
+
+def content(task: str, own: bool) -> pl.Expr:
+    """Return what a sample asks about: anchor and positive, or the prompt.
+
+    Args:
+        task: the samples'.
+        own: whether the prompts are this project's: an instruction, an empty line, then what is asked about. Twins are
+            asked about the same, in whatever phrasing; were their labels two, nobody could tell which is right.
+    """
+    if TASKS[task].kind == "embedding":
+        return pl.concat_str("anchor", "positive", separator="\x1f")
+    said = pl.col("prompt").list.last().struct.field("content")
+    return said.str.replace(r"(?s)^.*?\n\n", "") if own else said
 
 
 def _with_query_hash(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(query_hash=hash64(pl.col("query")))
 
 
-def choose(folder: Path, task: str, plans: Sequence[Path], recipe: DataRecipe) -> Result:
+def choose(folder: Path, task: str, plans: Sequence[Path], recipe: DataRecipe, sketches: Sequence[Path] = ()) -> Result:
     """Decide which samples of a task stay, which of them give its queries, and which judgements belong to these.
 
-    Of two samples that read the same, the one held out stays: test before validation before training. Writes a mask for
-    each plan that has one, and returns the rows that they leave by plan, kind and split.
+    Of two samples that read the same, the one held out stays: test before validation before training. So it does of two
+    in different splits that read almost the same, where there are `sketches`, a folder a plan. Writes a mask for each
+    plan that has one, and returns the rows that they leave by plan, kind and split.
     """
     if not plans:
         return {"rows": 0, "drops": {}, "counts": {}}
@@ -158,6 +171,9 @@ def choose(folder: Path, task: str, plans: Sequence[Path], recipe: DataRecipe) -
     splits = [_split_numbers(frame) for frame in columns]
     twins = [_values(frame, "twin") for frame in columns]
     kept, within, across = _without_twins(twins, splits)
+    near: dict[str, int] = {}
+    if recipe.near_duplicates is not None and sketches:
+        near = without_near_duplicates(sketches, splits, kept, recipe.near_duplicates)
     limited = _limit(twins, splits, kept, recipe.limits.get(task, {}), recipe.seed)
     result: Result = {
         "rows": int(sum(mask.sum() for mask in kept)),
@@ -167,7 +183,8 @@ def choose(folder: Path, task: str, plans: Sequence[Path], recipe: DataRecipe) -
                     "sample repeated in its split": within,
                     "sample that is held out in another split": across,
                     "sample beyond the recipe's limit": limited,
-                }
+                },
+                near,
             ]
         ),
     }

@@ -6,10 +6,10 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from recfound_data.errors import UsageError
 
@@ -41,6 +41,61 @@ class HistorySettings(Strict):
     k_core: int = Field(default=0, ge=0)
 
 
+class MiningSettings(Strict):
+    """Hard negatives that are searched for, in place of those that are drawn.
+
+    Attributes:
+        kind: `lexical` searches by words (BM25), `model` by embeddings of a sentence-transformers model.
+        model: name on the Hub, or folder, beside the recipe or anywhere; of `kind: model` alone.
+        revision: of a model on the Hub.
+        depth: how many candidates are looked at for each sample; what they lack is drawn.
+        skip: so many of the nearest are passed over: the nearer one is, the likelier it fits though nobody said so.
+        tasks: whose negatives are mined.
+    """
+
+    kind: Literal["lexical", "model"]
+    model: str | None = None
+    revision: str | None = None
+    depth: int = Field(default=50, ge=1, le=1_000)
+    skip: int = Field(default=0, ge=0, le=1_000)
+    tasks: list[Literal["query2item", "item2item"]] = ["query2item", "item2item"]
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if (self.kind == "model") != (self.model is not None):
+            raise ValueError(
+                "`kind: model` needs `model`, the name of a sentence-transformers model, and no other does"
+            )
+        return self
+
+
+class NearDuplicateSettings(Strict):
+    """What counts as almost the same sample in another split, and where that is looked for.
+
+    Attributes:
+        threshold: the share of runs of five characters that two texts have in common, at least.
+        tasks: where near-duplicates go; without any, all tasks but those that split a user's history by time, whose
+            later histories hold the earlier ones.
+    """
+
+    threshold: float = Field(default=0.8, ge=0.3, le=1.0)
+    tasks: list[str] = []
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: list[str]) -> list[str]:
+        from recfound_data.tasks import BUILDERS
+
+        for task in tasks:
+            if task not in BUILDERS:
+                raise ValueError(f"there is no task {task!r}{nearest(task, BUILDERS)}")
+        return tasks
+
+    def covers(self, task: str) -> bool:
+        """Return whether near-duplicates of a task go."""
+        return task in self.tasks if self.tasks else task not in ("user2item", "sequential_recommendation")
+
+
 class DataRecipe(Strict):
     """All that `recfound data build` needs: corpora, tasks and their settings.
 
@@ -52,6 +107,8 @@ class DataRecipe(Strict):
         tasks: names of the tasks to build.
         history: see `HistorySettings`.
         negatives: negatives per embedding sample; the first is the column `negative`, the rest `more_negatives`.
+        mining: see `MiningSettings`; None draws all negatives.
+        near_duplicates: see `NearDuplicateSettings`; None keeps them.
         item_text_chars: longest `text` of an item, in characters, cut at a word.
         validation_share: share of groups (queries, item pairs) in validation where the corpus has no such split.
         test_share: share of groups that go to test where the corpus has no official test split.
@@ -67,6 +124,8 @@ class DataRecipe(Strict):
     tasks: list[str] = Field(min_length=1)
     history: HistorySettings = HistorySettings()
     negatives: int = Field(default=5, ge=1, le=100)
+    mining: MiningSettings | None = None
+    near_duplicates: NearDuplicateSettings | None = None
     item_text_chars: int = Field(default=600, ge=40)
     validation_share: float = Field(default=0.1, gt=0, lt=0.5)
     test_share: float = Field(default=0.1, gt=0, lt=0.5)

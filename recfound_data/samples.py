@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recfound_data.identity import draw
+from recfound_data.mining import Index
 from recfound_data.recipe import DataRecipe
 
 SCHEMA_VERSION = "1.0"
@@ -51,12 +52,18 @@ class Corpus:
         tables: frames by name; only those that the corpus has and the task reads. Rows of tables with a group (see
             `tables.GROUPS`) have it, hashed, in the column `group`; all rows of a group are in one shard.
         splits: the splits that the corpus itself publishes, by table, over all shards.
+        index: where its items can be searched, if a recipe mines negatives.
     """
 
     name: str
     recipe: DataRecipe
     tables: Mapping[str, pl.DataFrame]
     splits: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    index: Index | None = None
+
+    def mined(self, task: str) -> Index | None:
+        """Return where a task's negatives are searched for, or None where they are drawn."""
+        return self.index if self.index is not None and task in self.index.settings.tasks else None
 
     def official(self, table: str) -> frozenset[str]:
         """Return the splits that the corpus publishes for a table."""
@@ -73,11 +80,13 @@ class Built:
             ask and answer the same.
         qrels: `split`, `query`, `item_id` or `item` (row of the catalogue), `grade`.
         drops: what was left out, by reason.
+        mined: what a search for negatives found, as `Mined.counts` returns it.
     """
 
     samples: pl.DataFrame
     qrels: pl.DataFrame | None = None
     drops: dict[str, int] = field(default_factory=dict)
+    mined: dict[str, int] = field(default_factory=dict)
 
 
 def phrased(phrasings: tuple[str, ...], seed: int, sample: pl.Expr) -> pl.Expr:

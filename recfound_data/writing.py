@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recfound_data.layout import schema_of, sha256
-from recfound_data.planning import Prepared
+from recfound_data.near_duplicates import SKETCH, sketch
+from recfound_data.planning import Prepared, content
 from recfound_data.recipe import DataRecipe
 from recfound_data.samples import Corpus
 from recfound_data.tasks import BUILDERS
@@ -74,6 +75,20 @@ def write_items(folder: Path, corpus: Prepared, name: str, first: int, rows: int
     """Write one file of the catalogue."""
     items = corpus.mapped()["catalogue"].slice(first, rows).select(list(schema_of("items")))
     return write_rows(folder / name, "items", items.iter_slices(_ROWS_AT_ONCE))
+
+
+def write_sketch(folder: Path, plan: Path, task: str, corpus: Prepared, recipe: DataRecipe, own: bool) -> Result:
+    """Write the minima of the texts of a plan's samples; `own` as in `planning.content`."""
+    path, rows = plan / "samples.parquet", 0
+    if path.exists():
+        given = Corpus(corpus.name, recipe, corpus.mapped())
+        parts = []
+        for frame in pl.read_parquet(path).iter_slices(_ROWS_AT_ONCE):
+            samples = _render(task, frame, task, given)
+            parts.append(sketch(samples.select(content(task, own)).to_series().to_list()))
+            rows += len(frame)
+        np.save(folder / SKETCH, np.concatenate(parts))
+    return {"rows": rows, "drops": {}}
 
 
 def write_rows(path: Path, config: str, frames: Iterator[pl.DataFrame]) -> Result:

@@ -22,9 +22,10 @@ from recfound_data.annotating.asking import TASKS, Asking, Question, question
 from recfound_data.annotating.budget import Spending
 from recfound_data.annotating.endpoint import chat_address, is_here
 from recfound_data.annotating.judging import judge
-from recfound_data.annotating.rewriting import require_unchanged, rewrite
+from recfound_data.annotating.rewriting import rewrite
 from recfound_data.annotating.running import Run
 from recfound_data.errors import RecfoundError, UsageError
+from recfound_data.finishing import require_unchanged
 from recfound_data.identity import draw
 from recfound_data.layout import read_manifest, read_split, require_replaceable
 from recfound_data.progress import say

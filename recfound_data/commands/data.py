@@ -76,6 +76,28 @@ def add_data_commands(data: Any) -> None:
     annotate.add_argument("--timeout", type=float, default=300.0, help="seconds for one request (default: %(default)s)")
     annotate.add_argument("--answers", metavar="FILE", help="where answers are kept (default: OUT.answers.jsonl)")
     annotate.add_argument("--dry-run", action="store_true", help="estimate tokens and cost, and ask nothing")
+    select = command(data, "select", _select, "keep so many training samples a task", _show_selection)
+    select.add_argument("path", metavar="DIR")
+    select.add_argument("--out", required=True, metavar="DIR", help="folder to write")
+    select.add_argument(
+        "--per-task",
+        action="extend",
+        nargs="+",
+        required=True,
+        metavar="N|TASK=N",
+        help="training samples of every task, and of single ones",
+    )
+    select.add_argument(
+        "--by",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME[:END]",
+        help="deduplicate, length, compression, perplexity; END is low, middle or high (default: deduplicate)",
+    )
+    select.add_argument("--model", metavar="NAME", help="causal language model for perplexity")
+    select.add_argument("--revision", metavar="REV", help="of that model on the Hub")
+    select.add_argument("--seed", type=int, default=0, help="of the draws (default: %(default)s)")
     push = command(data, "push", _push_data, "release a dataset on the Hub", show_release)
     release_options(push)
     push.add_argument(
@@ -114,6 +136,25 @@ def _describe(options: argparse.Namespace) -> Any:
         for path in write_plots(description, Path(options.plots)):
             print(path, file=sys.stderr)
     return description
+
+
+def _select(options: argparse.Namespace) -> Any:
+    from recfound_data.selecting import budgets, select
+
+    return select(
+        options.path,
+        options.out,
+        per_task=budgets(options.path, options.per_task),
+        by=tuple(options.by) or ("deduplicate",),
+        model=options.model,
+        revision=options.revision,
+        seed=options.seed,
+    )
+
+
+def _show_selection(done: Any) -> str:
+    lines = [f"{task}: {kept:,} of {done.before[task]:,} training samples" for task, kept in done.kept.items()]
+    return "\n".join([*lines, str(done.path)])
 
 
 def _push_data(options: argparse.Namespace) -> Any:

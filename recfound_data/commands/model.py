@@ -122,6 +122,13 @@ def add_model_commands(model: Any) -> None:
         model, "compare", _compare, "set evaluations of the same queries beside each other", _show_comparison
     )
     compare.add_argument("folders", nargs="+", metavar="DIR", help="folders of evaluations; the first against the rest")
+    compare.add_argument("--out", help="folder for the comparison as JSON, Markdown and an HTML page")
+    inspect = command(model, "inspect", _inspect, "look inside an adapter: gates, norms, embeddings", _show_inspection)
+    inspect.add_argument("adapter", metavar="ADAPTER")
+    inspect.add_argument("--data", metavar="DIR|ORG/NAME", help="dataset whose held-out texts are embedded")
+    inspect.add_argument("--most", type=positive, metavar="N", help="texts a task and side (default: 512)")
+    inspect.add_argument("--revision", help="of the adapter's repository")
+    inspect.add_argument("--out", required=True, help="folder to write")
     push = command(model, "push", _push_model, "release an adapter, embedder or generator on the Hub", show_release)
     release_options(push)
     push.add_argument("--base", metavar="ORG/NAME@REV", help="of the base, where the folder names it otherwise")
@@ -225,9 +232,19 @@ def _evaluate(options: argparse.Namespace) -> Any:
 
 def _compare(options: argparse.Namespace) -> Any:
     load_model_side()
-    from recfound_model.evaluation import compare
+    from recfound_model.evaluation import compare, write_comparison
 
-    return compare(options.folders)
+    comparison = compare(options.folders)
+    if options.out is not None:
+        write_comparison(comparison, options.out)
+    return comparison
+
+
+def _inspect(options: argparse.Namespace) -> Any:
+    load_model_side()
+    from recfound_model.inspecting import inspect_adapter
+
+    return inspect_adapter(options.adapter, options.out, options.data, most=options.most, revision=options.revision)
 
 
 def _push_model(options: argparse.Namespace) -> Any:
@@ -278,3 +295,7 @@ def _show_evaluation(evaluation: Any) -> str:
 
 def _show_comparison(comparison: Any) -> str:
     return str(comparison)
+
+
+def _show_inspection(inspection: Any) -> str:
+    return str(inspection)

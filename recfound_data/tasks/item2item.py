@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from recfound_data.identity import sample_id, seeds_of
+from recfound_data.mining import Queries, mine
 from recfound_data.negatives import Ranking, draw_negatives, known_products
 from recfound_data.pairs import LIKED_TOGETHER
 from recfound_data.samples import Built, Corpus, embedding_rows, group_split, lists
@@ -43,13 +44,20 @@ def build(corpus: Corpus) -> Built:
     known = known_products(owner, product[np.concatenate([related["other"].to_numpy(), rows["anchor"].to_numpy()])])
     ranks = Ranking.of(corpus.tables["item_stats"], catalogue)
     anchor, positive = rows["anchor"].to_numpy(), rows["positive"].to_numpy()
-    kept, drawn = draw_negatives(positive, anchor, seeds, known, ranks, recipe.negatives)
+    index, found = corpus.mined(TASK), None
+    if index is not None:
+        # An anchor is searched for by its title: a whole text would be mostly words that say little.
+        queries = Queries(catalogue["title"], catalogue["item"].to_numpy())
+        found = mine(index, ranks, queries, anchor, (positive, anchor), known, recipe.negatives)
+    preferred = found.candidates if found else None
+    kept, drawn = draw_negatives(positive, anchor, seeds, known, ranks, recipe.negatives, preferred)
     texts = catalogue["text_hash"].to_numpy()
     twins = texts[anchor] * np.uint64(3) + texts[positive]
     plan = rows.with_columns(twin=pl.Series(twins)).select("id", "split", "query", "anchor", "positive", "twin")[kept]
     plan = plan.with_columns(negatives=lists(drawn.ravel(), np.full(len(kept), recipe.negatives, np.int64)))
     qrels = both.select("split", "query", item="positive", grade=pl.lit(1, pl.Int8))
-    return Built(plan, qrels, {"pair without enough negatives": len(rows) - len(kept)})
+    mined = found.counts(kept, drawn) if found else {}
+    return Built(plan, qrels, {"pair without enough negatives": len(rows) - len(kept)}, mined)
 
 
 def render(plan: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:

@@ -8,7 +8,8 @@ import polars as pl
 from recfound_data.catalogue import global_id
 from recfound_data.cleaning import clean
 from recfound_data.identity import draw, hash64, sample_id, seeds_of
-from recfound_data.negatives import Ranking, draw_negatives, known_products
+from recfound_data.mining import Mined, Queries, mine
+from recfound_data.negatives import Items, Ranking, draw_negatives, known_products
 from recfound_data.samples import Built, Corpus, embedding_rows, lists, official_split
 
 TASK = "query2item"
@@ -26,8 +27,9 @@ EXACT, SUBSTITUTE = 3, 2
 def build(corpus: Corpus) -> Built:
     """Return a plan of a sample for every exact match.
 
-    Negatives are products judged irrelevant or complements first, then drawn from the unjudged ones. A query is its
-    words: queries of the same words have one id, so they cannot fall apart over splits.
+    Negatives are products judged irrelevant or complements first, then drawn from the unjudged ones; where they are
+    mined, what the search found comes before both. A query is its words: queries of the same words have one id, so they
+    cannot fall apart over splits.
     """
     recipe, catalogue = corpus.recipe, corpus.tables["catalogue"]
     cleaned = corpus.tables["judgements"].with_columns(query=clean(pl.col("query")))
@@ -42,12 +44,15 @@ def build(corpus: Corpus) -> Built:
     seeds = seeds_of(exact["id"], recipe.seed)
     ranks = Ranking.of(corpus.tables["item_stats"], catalogue)
     known = known_products(owners, usable["product"].to_numpy())
-    rows, drawn = draw_negatives(
-        exact["item"].to_numpy(), exact["owner"].to_numpy(), seeds, known, ranks, recipe.negatives
-    )
+    found = _mined(corpus, exact, usable, ranks)
+    positive, wrong = exact["item"].to_numpy(), _judged_negatives(exact, usable, recipe.seed)
+    preferred = np.hstack([found.candidates, _placed(wrong, exact, recipe.negatives)]) if found else None
+    rows, drawn = draw_negatives(positive, exact["owner"].to_numpy(), seeds, known, ranks, recipe.negatives, preferred)
     kept = exact[rows].with_columns(negatives=lists(drawn.ravel(), np.full(len(rows), recipe.negatives, np.int64)))
-    kept = kept.join(_judged_negatives(kept, usable, recipe.seed), on="id", how="left", maintain_order="left")
-    both = pl.concat_list(pl.col("wrong").fill_null([]), "negatives").list.head(recipe.negatives)
+    both = pl.col("negatives")
+    if not found:
+        kept = kept.join(wrong, on="id", how="left", maintain_order="left")
+        both = pl.concat_list(pl.col("wrong").fill_null([]), both).list.head(recipe.negatives)
     plan = kept.select(
         "id",
         "split",
@@ -69,6 +74,7 @@ def build(corpus: Corpus) -> Built:
             "exact match repeated": len(usable.filter(pl.col("grade") == EXACT)) - len(exact),
             "exact match without enough negatives": len(exact) - len(kept),
         },
+        found.counts(rows, drawn) if found else {},
     )
 
 
@@ -80,6 +86,26 @@ def render(plan: pl.DataFrame, corpus: Corpus) -> pl.DataFrame:
 def anchors(plan: pl.DataFrame, corpus: Corpus) -> pl.Series:  # noqa: ARG001  (the plan holds the words)
     """Return the words of each query."""
     return plan["words"]
+
+
+def _mined(corpus: Corpus, exact: pl.DataFrame, judged: pl.DataFrame, ranks: Ranking) -> Mined | None:
+    """Return what the query of each exact match finds; what is judged irrelevant to it may be among that."""
+    index = corpus.mined(TASK)
+    if index is None:
+        return None
+    fits = judged.filter(pl.col("grade") > 0)
+    known = known_products(fits["owner"].to_numpy() - 1, fits["product"].to_numpy())
+    queries = Queries(judged.unique("owner", keep="first", maintain_order=True)["query"])
+    query, positive = exact["owner"].to_numpy() - 1, exact["item"].to_numpy()
+    return mine(index, ranks, queries, query, (positive,), known, corpus.recipe.negatives)
+
+
+def _placed(wrong: pl.DataFrame, rows: pl.DataFrame, width: int) -> Items:
+    """Return the first of each row's `wrong` products, `[rows, width]`; the positive where there are fewer."""
+    found = rows.select("id", "item").join(wrong, on="id", how="left", maintain_order="left")
+    places = [pl.col("wrong").list.get(place, null_on_oob=True) for place in range(width)]
+    columns = [found.select(pl.coalesce(place, "item")).to_series().to_numpy() for place in places]
+    return np.stack(columns, axis=1)
 
 
 def _judged(judgements: pl.DataFrame, name: str) -> pl.DataFrame:

@@ -49,7 +49,7 @@ def plant(fault: str, patch: pytest.MonkeyPatch) -> None:
     rename: Callable[[Path, Path], Path] = Path.rename
     rmtree = shutil.rmtree
     if fault == "card":  # the dataset is whole but for its card
-        patch.setattr(BUILD, "dataset_card", die)
+        patch.setattr("recfound_data.finishing.dataset_card", die)
     if fault == "replace":  # the dataset before has gone from its place, the new one has not come
 
         def replace(path: Path, target: Path) -> Path:

@@ -157,7 +157,7 @@ def test_an_earlier_dataset_survives_a_build_that_fails(
         raise error
 
     before = digests(dataset_copy)
-    monkeypatch.setattr(sys.modules["recfound_data.build"], "dataset_card", fail)  # the last step
+    monkeypatch.setattr("recfound_data.finishing.dataset_card", fail)  # the last step
     with pytest.raises(RecfoundError if isinstance(error, OSError) else KeyboardInterrupt) as raised:
         build(shop_folder / "recipe.yaml", dataset_copy, quiet=True)
     assert str(raised.value) == "" or "No space left on device" in str(raised.value)

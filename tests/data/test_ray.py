@@ -301,7 +301,7 @@ def test_a_build_stopped_by_a_wrong_node_goes_on(
 ) -> None:
     recipe, expected = shop
     with monkeypatch.context() as patch:
-        patch.setattr(BUILD, "dataset_card", interrupt)
+        patch.setattr("recfound_data.finishing.dataset_card", interrupt)
         with pytest.raises(KeyboardInterrupt):
             build(recipe, tmp_path / "dataset", quiet=True)
     one = next((tmp_path / ".dataset.building").glob("files/items/*"))

@@ -205,7 +205,7 @@ def stopped(films: Shop, tmp_path: Path) -> Path:
     """Films of one's own beside a build of them, `dataset`, that stopped when all of its units were done."""
     shop = Path(shutil.copytree(films.recipe.parent, tmp_path / "shop"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BUILD, "dataset_card", interrupt)
+        patch.setattr("recfound_data.finishing.dataset_card", interrupt)
         with pytest.raises(KeyboardInterrupt):
             build(shop / "recipe.yaml", tmp_path / "dataset", quiet=True)
     assert listing(tmp_path) == [".dataset.building", "shop"]
@@ -287,7 +287,7 @@ def test_shards_runs_and_bands_of_any_size_give_the_same_bytes(
     build(everything / "recipe.yaml", tmp_path / "whole", quiet=True)
     cut_small(monkeypatch, rows=100)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BUILD, "dataset_card", interrupt)
+        patch.setattr("recfound_data.finishing.dataset_card", interrupt)
         with pytest.raises(KeyboardInterrupt):
             build(everything / "recipe.yaml", tmp_path / "cut", quiet=True)
     work = tmp_path / ".cut.building"
