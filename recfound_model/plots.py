@@ -54,10 +54,7 @@ def plot_run(run: str | Path) -> list[Path]:
             if figure is None:
                 say(f"{run}: has neither adapter nor checkpoint: {name}.png is left out")
                 continue
-            image = BytesIO()
-            # The version of matplotlib is left out of the file.
-            FigureCanvasAgg(figure).print_png(image, metadata={"Software": None})
-            drawn[name] = image.getvalue()
+            drawn[name] = png(figure)
     return _written(run / "plots", drawn)
 
 
@@ -280,15 +277,14 @@ def _gates(history: RunHistory) -> Figure | None:
     tasks, kinds = list(found.kinds), list(found.kinds.values())
     groups = [group for group in GROUPS for _ in range(found.experts[group])]
     experts = [f"{group} {number + 1}" for group in GROUPS for number in range(found.experts[group])]
-    short = [TASKS[task].abbreviation if task in TASKS else _cut(task, 13) for task in tasks]
+    short, names = short_names(tasks), long_names(tasks)
     cell = 0.28
     width = max(_WIDTH, 2.7 + cell * (len(tasks) + len(experts)))
     figure = Figure(figsize=(width, 1.5 + cell * max(len(tasks), 3)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[max(len(tasks), 4), max(len(experts), 4)], sharey=True)
     similar, mean = gate_similarity(found.values).numpy(), found.values.mean(0).numpy()
-    _heat_map(left, similar, short, "cosine similarity of gates", _borders(kinds), _borders(kinds))
-    _heat_map(right, mean, experts, "mean gate", _borders(groups), _borders(kinds))
-    names = [f"{task} · {name}" if task in TASKS else _cut(task, 32) for task, name in zip(tasks, short, strict=True)]
+    heat_map(left, similar, short, "cosine similarity of gates", borders(kinds), borders(kinds))
+    heat_map(right, mean, experts, "mean gate", borders(groups), borders(kinds))
     left.set_yticks(range(len(tasks)), names)
     right.tick_params(labelleft=False)
     title = f"Gates in {found.source}: means over {len(found.values)} adapted layers"
@@ -300,23 +296,51 @@ PLOTS: dict[str, Callable[[RunHistory], Figure | None]] = {"losses": _losses, "s
 """What draws each plot, by the name of its file; None where a run has nothing to draw."""
 
 
+def short_names(tasks: Sequence[str]) -> list[str]:
+    """Return what tasks are called above columns: their abbreviations, or the beginnings of own names."""
+    return [TASKS[task].abbreviation if task in TASKS else _cut(task, 13) for task in tasks]
+
+
+def long_names(tasks: Sequence[str]) -> list[str]:
+    """Return what tasks are called beside rows: name and abbreviation, or the beginnings of own names."""
+    return [f"{task} · {TASKS[task].abbreviation}" if task in TASKS else _cut(task, 32) for task in tasks]
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure's image; the same figure gives the same bytes."""
+    image = BytesIO()
+    # The version of matplotlib is left out of the file.
+    FigureCanvasAgg(figure).print_png(image, metadata={"Software": None})
+    return image.getvalue()
+
+
 def _cut(name: str, most: int) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
-def _borders(names: Sequence[str]) -> list[int]:
-    """Return where a name differs from the one before it."""
+def borders(names: Sequence[str]) -> list[int]:
+    """Return the places where a name differs from the one before it."""
     return [place for place in range(1, len(names)) if names[place] != names[place - 1]]
 
 
-def _heat_map(
+def heat_map(
     axes: Axes, values: NDArray[Any], columns: Sequence[str], title: str, down: Sequence[int], across: Sequence[int]
 ) -> None:
-    """Draw values from 0 up with a number in each cell, and lines where kinds or groups change."""
-    most = values.max()
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    """Draw values with a number in each cell, and lines where kinds or groups change.
+
+    Args:
+        axes: to draw in.
+        values: [rows, columns]; where some are below 0, colours tell their signs.
+        columns: their names.
+        title: of the axes.
+        down: columns that a line stands before.
+        across: rows that a line stands above.
+    """
+    most = np.abs(values).max()
+    signed = bool((values < 0).any())
+    axes.imshow(values, cmap="RdBu" if signed else "Blues", vmin=-most if signed else 0, vmax=most, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value > 0.55 * most else "black"
+        colour = "white" if abs(value) > 0.55 * most else "black"
         text = f"{value:.2f}" if value else "–"
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
     for place in down:

@@ -82,7 +82,7 @@ def read_history(run: Path) -> RunHistory:
     folder, found = _newest_adapter(run), None
     if folder is not None:
         with open_adapter(folder) as adapter:
-            kinds = _ordered(adapter.config.kinds, adapter.config.kinds)
+            kinds = by_kind(adapter.config.kinds, adapter.config.kinds)
             found = AdapterGates(folder.name, kinds, adapter.config.experts, adapter_gates(adapter, list(kinds)))
     measured = [task for record in steps for part in (record.losses, record.validation, record.probe) for task in part]
     known = {task: spec.kind for task, spec in TASKS.items()} | (found.kinds if found else {})
@@ -91,7 +91,7 @@ def read_history(run: Path) -> RunHistory:
         recipe = load_recipe(run / RECIPE)
         if recipe.scheduler.kind == "s2sched":
             warmup = math.ceil(recipe.scheduler.warmup * recipe.steps)
-    return RunHistory(steps, _ordered(measured, known), warmup, found)
+    return RunHistory(steps, by_kind(measured, known), warmup, found)
 
 
 def read_metrics(path: Path) -> list[StepRecord]:
@@ -135,7 +135,7 @@ def adapter_gates(adapter: AdapterReader, tasks: Sequence[str]) -> Tensor:
     return torch.stack(layers)
 
 
-def _ordered(tasks: Iterable[str], kinds: Mapping[str, str]) -> dict[str, str]:
+def by_kind(tasks: Iterable[str], kinds: Mapping[str, str]) -> dict[str, str]:
     """Return each task's kind, by kind, the catalogue's tasks first and in its order."""
     rank = {name: place for place, name in enumerate((*KINDS, OTHER, *TASKS))}
     found = {task: kinds.get(task, OTHER) for task in tasks}

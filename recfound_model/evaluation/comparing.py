@@ -16,10 +16,13 @@ import numpy as np
 import polars as pl
 
 from recfound_data.errors import RecfoundError, UsageError
+from recfound_data.layout import canonical_json
 from recfound_data.tasks import TASKS
 from recfound_model.evaluation.intervals import Difference, paired_difference
 from recfound_model.evaluation.metrics import metrics_of
-from recfound_model.evaluation.results import Evaluation, TaskResult, read_evaluation, results_table
+from recfound_model.evaluation.report import comparison_page
+from recfound_model.evaluation.results import PAGE, Evaluation, TaskResult, read_evaluation, results_table
+from recfound_model.folders import write_folder
 
 _WITHOUT_BERTSCORE = "rougeL_f1"
 _SAME = ("split", "protocol", "keep_known", "seed")
@@ -149,3 +152,15 @@ def compare(folders: Sequence[str | Path]) -> Comparison:
         except RecfoundError as error:
             raise RecfoundError(f"{folder}: {error}") from None
     return Comparison(evaluations, average_ranks(evaluations), paired)
+
+
+def write_comparison(comparison: Comparison, out: str | Path) -> None:
+    """Write a comparison as `comparison.json`, `comparison.md` and `report.html`, all or none.
+
+    Raises:
+        RecfoundError: `out` holds something else; see `write_folder`.
+    """
+    with write_folder(out) as folder:
+        (folder / "comparison.json").write_text(canonical_json(comparison.to_json()), encoding="utf-8")
+        (folder / "comparison.md").write_text(f"{comparison}\n", encoding="utf-8")
+        (folder / PAGE).write_text(comparison_page(comparison), encoding="utf-8")

@@ -21,6 +21,7 @@ from recfound_model.evaluation.answering import asked, baseline_answers, model_a
 from recfound_model.evaluation.baselines import BASELINES, TASKS_OF, ItemScorer, item_scorer
 from recfound_model.evaluation.bertscore import BertScorer
 from recfound_model.evaluation.comparing import differences, require_comparable
+from recfound_model.evaluation.examples import Examples, answer_examples, ranking_examples
 from recfound_model.evaluation.models import LanguageModel, Model, open_model
 from recfound_model.evaluation.ranking import (
     NEGATIVES,
@@ -214,7 +215,7 @@ def _work_folder(model: Model | None, out: Path | None) -> Iterator[Path]:
 def _task_result(task: str, setting: _Setting, folder: Path, spent: Spent) -> TaskResult:
     facts: dict[str, Any] = {}
     if TASKS[task].kind == "embedding":
-        scores = _ranked(task, setting, folder, spent)
+        scores, examples = _ranked(task, setting, folder, spent)
         if setting.protocol == "sampled":
             facts["queries_with_fewer_negatives"] = int((scores["negatives"] < NEGATIVES).sum())
     else:
@@ -224,10 +225,11 @@ def _task_result(task: str, setting: _Setting, folder: Path, spent: Spent) -> Ta
         else:
             assert isinstance(setting.model, LanguageModel), "embedders are refused before"
             scores, facts = model_answers(folder, setting.model, questions, setting.bert, spent)
-    return TaskResult(task, scores, facts)
+        examples = answer_examples(questions, scores)
+    return TaskResult(task, scores, facts, examples)
 
 
-def _ranked(task: str, setting: _Setting, folder: Path, spent: Spent) -> pl.DataFrame:
+def _ranked(task: str, setting: _Setting, folder: Path, spent: Spent) -> tuple[pl.DataFrame, Examples]:
     parts = []
     rankings = load_rankings(setting.data, task, setting.split, setting.revision, setting.most, setting.keep_known)
     for ranking in rankings:
@@ -245,7 +247,8 @@ def _ranked(task: str, setting: _Setting, folder: Path, spent: Spent) -> pl.Data
                 parts.append(rank_by_scores(ranking, scores, first))
             else:
                 parts.append(rank_candidates(ranking, candidates, scores, first, setting.seed))
-    return pl.concat(parts)
+    scores_of_all = pl.concat(parts)
+    return scores_of_all, ranking_examples(task, rankings, scores_of_all)
 
 
 class _Cosines(ItemScorer):

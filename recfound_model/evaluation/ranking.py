@@ -32,7 +32,10 @@ GAINS = {3: 1.0, 2: 0.1, 1: 0.01}
 NEGATIVES = 19
 _DEPTH = 100
 _CUT = 20
+_SHOWN = 5
 _EXACT = 3
+# An empty list has no type of its own.
+_LISTS = {"ranked": pl.List(pl.String)}
 
 Places = NDArray[np.int64]
 
@@ -138,7 +141,7 @@ def rank_by_scores(ranking: CatalogueRanking, scores: Tensor, first: int = 0) ->
 
     Returns:
         Columns `query_id`, `corpus`, `domain` (of the first right answer by id), the metrics, `graded` where the corpus
-        grades, and `top`, the item ranked first; a row a query.
+        grades, `top`, the item ranked first, and `ranked`, the first few; a row a query.
     """
     place = {item: at for at, item in enumerate(ranking.item_ids)}
     scores = scores.clone()
@@ -165,8 +168,9 @@ def rank_by_scores(ranking: CatalogueRanking, scores: Tensor, first: int = 0) ->
             gains = {place[item]: gain for item, gain in ranking.graded[query].items()}
             gained = np.fromiter((gains.get(int(at), 0.0) for at in ranked[:_CUT]), float)
             found[GRADED] = ndcg(gained, np.fromiter(gains.values(), float))
-        rows.append({**found, "top": ranking.item_ids[ranked[0]] if len(ranked) else ""})
-    return pl.DataFrame(rows)
+        shown = [ranking.item_ids[at] for at in ranked[:_SHOWN]]
+        rows.append({**found, "top": shown[0] if shown else "", "ranked": shown})
+    return pl.DataFrame(rows, schema_overrides=_LISTS)
 
 
 def reciprocal_rank(hit: NDArray[np.bool_]) -> float:
@@ -283,6 +287,7 @@ def rank_candidates(
         draw = np.random.default_rng(seed_of(seed, ranking.task, query, "equal"))
         rank = 1 + ahead + draw.integers(0, equal + 1)
         best = one.positives if right.max() >= wrong.max(initial=-np.inf) else one.negatives
+        both = np.concatenate([one.positives, one.negatives])
         rows.append(
             {
                 "query_id": query,
@@ -293,6 +298,7 @@ def rank_candidates(
                 "recall@1": float((rank == 1).mean()),
                 "negatives": len(one.negatives),
                 "top": ranking.item_ids[best[values[best].argmax()]],
+                "ranked": [ranking.item_ids[at] for at in both[np.argsort(-values[both], kind="stable")[:_SHOWN]]],
             }
         )
-    return pl.DataFrame(rows)
+    return pl.DataFrame(rows, schema_overrides=_LISTS)

@@ -16,10 +16,13 @@ import polars as pl
 from recfound_data.errors import RecfoundError
 from recfound_data.layout import canonical_json, require_replaceable
 from recfound_data.tasks import TASKS
+from recfound_model.evaluation.examples import Examples
 from recfound_model.evaluation.intervals import Difference, Interval, percentile_interval, resampled_sums
 from recfound_model.evaluation.metrics import metrics_of
+from recfound_model.evaluation.report import evaluation_page
 
 RESULTS, TABLE, SCORES, MARKER = "results.json", "results.md", "scores", ".evaluation"
+EXAMPLES, PAGE = "examples.json", "report.html"
 _NOT_FACTS = ("model", "data", "split", "tasks", "compared_with")
 
 
@@ -31,11 +34,13 @@ class TaskResult:
         task: its name.
         scores: a row a query with `query_id`, `corpus`, `domain`, and what its metrics come from (see `metrics`).
         facts: how the task was evaluated, as JSON values.
+        examples: the best and the worst queries; None where an evaluation kept none.
     """
 
     task: str
     scores: pl.DataFrame
     facts: Mapping[str, Any] = field(default_factory=dict)
+    examples: Examples | None = None
 
     @property
     def metrics(self) -> list[str]:
@@ -130,11 +135,14 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         (out / MARKER).touch()
         for task, result in evaluation.results.items():
             result.scores.write_parquet(fresh / SCORES / f"{task}.parquet")
+        examples = {task: one.examples.to_json() for task, one in evaluation.results.items() if one.examples}
+        (fresh / EXAMPLES).write_text(canonical_json(examples), encoding="utf-8")
         (fresh / TABLE).write_text(shown(evaluation), encoding="utf-8")
+        (fresh / PAGE).write_text(evaluation_page(evaluation), encoding="utf-8")
         (fresh / RESULTS).write_text(canonical_json(evaluation.to_json()), encoding="utf-8")
         (out / RESULTS).unlink(missing_ok=True)
         shutil.rmtree(out / SCORES, ignore_errors=True)
-        for name in (SCORES, TABLE, RESULTS):
+        for name in (SCORES, EXAMPLES, TABLE, PAGE, RESULTS):
             (fresh / name).replace(out / name)
         fresh.rmdir()
     except OSError as error:
@@ -151,9 +159,12 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     try:
         report = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        results = {
-            task: TaskResult(task, pl.read_parquet(folder / SCORES / f"{task}.parquet")) for task in report["tasks"]
-        }
+        # What is compared or released needs no examples: an evaluation without them is one, too.
+        kept = json.loads((folder / EXAMPLES).read_text(encoding="utf-8")) if (folder / EXAMPLES).exists() else {}
+        results = {}
+        for task in report["tasks"]:
+            examples = Examples.from_json(kept[task]) if task in kept else None
+            results[task] = TaskResult(task, pl.read_parquet(folder / SCORES / f"{task}.parquet"), examples=examples)
         facts = {key: report[key] for key in report if key not in _NOT_FACTS}
         return Evaluation(str(report["model"]), str(report["data"]), str(report["split"]), results, facts)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pl.exceptions.PolarsError):

@@ -203,7 +203,7 @@ def test_texts_are_cut_at_max_length(exported, base, dataset):
 def test_an_evaluation_writes_results_table_and_scores(native):
     evaluation, out = native
     visible = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-    assert visible == ["results.json", "results.md", "scores", "work"]
+    assert visible == ["examples.json", "report.html", "results.json", "results.md", "scores", "work"]
     report = json.loads((out / "results.json").read_text())
     assert report == evaluation.to_json() and report["split"] == "test"
     table = (out / "results.md").read_text()
