@@ -165,7 +165,8 @@ def describe(path: str | Path) -> Description:
     try:
         return describe_dataset(folder, manifest)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise RecfoundError(f"{folder}: cannot be described: {error}; see what `recfound data check` says") from None
+        said = " ".join(str(error).split())
+        raise RecfoundError(f"{folder}: cannot be described: {said}; see what `recfound data check` says") from None
 
 
 def describe_dataset(folder: Path, manifest: dict[str, Any]) -> Description:
