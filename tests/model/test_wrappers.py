@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+import torch._dynamo.testing
 import torch.distributed as dist
 from tiny_models import adapted_model, base_model, batch, config, randomize
 from torch.distributed.fsdp import fully_shard
