@@ -27,7 +27,6 @@ _PART = 1 << 16
 """Items whose embeddings lie in one file; a domain has as many as it needs."""
 _SCORES_AT_ONCE = 1 << 24
 _VECTORS = "vectors.npy"
-_PACKAGES = {"lexical": "bm25s", "model": "sentence_transformers"}
 
 
 @dataclass(frozen=True)
@@ -102,17 +101,16 @@ def require_miner(settings: MiningSettings) -> None:
     """Raise unless what a recipe mines with is there: a build should not read for hours and then miss it.
 
     Raises:
-        UsageError: a package is not installed.
+        UsageError: sentence-transformers is not installed.
         RecfoundError: the model cannot be loaded.
     """
-    package = _PACKAGES[settings.kind]
-    if importlib.util.find_spec(package) is None:
+    if settings.kind == "lexical":
+        return
+    if importlib.util.find_spec("sentence_transformers") is None:
         raise UsageError(
-            f"mining.kind: {settings.kind} needs {package.replace('_', '-')}; install it with: "
-            "pip install 'recfound[model]'"
+            "mining.kind: model needs sentence-transformers; install it with: pip install 'recfound[model]'"
         )
-    if settings.kind == "model":
-        _model(settings.model, settings.revision)
+    _model(settings.model, settings.revision)
 
 
 def index_parts(statistics: Path, folder: Path, settings: MiningSettings) -> list[Part]:

@@ -34,6 +34,8 @@ _HOPELESS_LINES = 1_000
 _SHOWN_NAMES, _SHOWN_CHARS = 30, 60
 """Of columns in a message."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_TEXT_BYTES = b"\t\r\n" + bytes(range(0x20, 0x100))
+"""What a line of text may hold in any encoding that continues ASCII; compressed data hold others too."""
 _RIGHT_FILE = "is it the right file?"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 """How the stand-in begins that Git LFS leaves for a file that was not fetched, whatever its name."""
@@ -392,9 +394,11 @@ def csv_frame(
 
 
 def _header_names(header: bytes, path: str, separator: str = ",") -> list[str]:
+    binary = header.translate(None, _TEXT_BYTES)
     try:
-        read = csv.reader([header.decode("utf-8-sig")], delimiter=separator)
-        names = [name.strip() for name in next(read, [])]
+        # As in `decoded`, a line that is no UTF-8 is Latin-1; one with control characters is no text at all.
+        text = header.decode("utf-8-sig") if binary else decoded(header).removeprefix("\ufeff")
+        names = [name.strip() for name in next(csv.reader([text], delimiter=separator), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecfoundError(
             f"{path}: line 1: is no text ({error}); the name of a compressed file ends in .gz or .zst"

@@ -152,8 +152,10 @@ class OwnTables(Source):
             known = [column for column in TABLES[table] if column != "facts" or isinstance(file, FactsFile)]
             for column in [*file.columns, *file.values]:
                 if column not in known:
+                    other = file.columns.get(column, "")
+                    turned = f"; the table's column stands first: `{other}: {column}`" if other in known else ""
                     raise ValueError(
-                        f"{table} has no column {column!r}{nearest(column, known)}; it has {', '.join(known)}"
+                        f"{table} has no column {column!r}{nearest(column, known)}; it has {', '.join(known)}{turned}"
                     )
             for column, meant in file.values.items():
                 for word in meant.values():
