@@ -378,6 +378,7 @@ def test_terms_are_what_the_entry_says() -> None:
     [
         ({}, "needs at least one of interactions, items"),
         ({"items": {"path": "i.csv", "columns": {"titel": "t"}}}, "items has no column 'titel', did you mean 'title'"),
+        ({"items": {"path": "i.csv", "columns": {"name": "title"}}}, "'name'.*column stands first: `title: name`"),
         ({"items": {"path": "i.csv", "column": {}}}, "unknown key 'items.column'"),
         ({"items": {"path": "i.csv", "timestamp_unit": "s"}}, "unknown key 'items.timestamp_unit'"),
         ({"users": {"path": "u.csv", "facts": {"Town": "town"}}}, "tells who or where a person is"),

@@ -352,6 +352,12 @@ def test_a_csv_without_a_column_or_that_is_no_text_is_refused(tmp_path: Path) ->
         read_csv(tmp_path / "r.csv", 1_000)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_a_header_is_read_in_the_encodings_of_the_lines_after_it(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "r.csv").write_text("number,Größe,text\n1,groß,schön\n", encoding=encoding)
+    assert read_csv(tmp_path / "r.csv", 1_000) == ([(1, "schön")], [])
+
+
 def test_parquet_files_may_lack_optional_columns_only(tmp_path: Path) -> None:
     path = str(tmp_path / "p.parquet")
     pl.DataFrame({"a": ["1", "x"]}).write_parquet(path)
