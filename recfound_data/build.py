@@ -25,7 +25,7 @@ from recfound_data.layout import (
 )
 from recfound_data.mining import Index, Part, index_parts, located, require_miner, write_index
 from recfound_data.near_duplicates import require_minhash
-from recfound_data.people import UserKey
+from recfound_data.people import KEY_VARIABLE, UserKey
 from recfound_data.planning import Prepared, Shard, choose, require_samples, write_plan
 from recfound_data.preparation import (
     CATALOGUE,
@@ -44,6 +44,7 @@ from recfound_data.preparation import (
     write_pairs,
     write_statistics,
 )
+from recfound_data.progress import say
 from recfound_data.ray_stage import RayTasks, require_ray
 from recfound_data.recipe import DataRecipe, MiningSettings, parse, read_yaml
 from recfound_data.resuming import inputs, work_folder
@@ -104,6 +105,8 @@ def build(
     sources = readers(settings, path.parent.absolute() if executor == "ray" else path.parent, str(path))
     found = [inputs(reader) for reader in sources]
     key = UserKey.from_environment()
+    if not (key.secret or quiet):
+        say(f"{KEY_VARIABLE} is not set: user ids are hashed without a secret, and the dataset cannot be published")
     require_replaceable(Path(out))
     mining = settings.mining and located(settings.mining, path.parent)
     if mining:

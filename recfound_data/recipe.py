@@ -199,7 +199,8 @@ def parse(model: type[Model], data: Any, where: str) -> Model:
         if first["type"] == "extra_forbidden":
             known = _fields_at(model, first["loc"][:-1])
             raise UsageError(f"{where}: unknown key {key!r}{nearest(str(first['loc'][-1]), known)}") from None
-        raise UsageError(f"{where}: {key or 'the recipe'}: {first['msg'].removeprefix('Value error, ')}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{where}: {key}: {said}" if key else f"{where}: {said}") from None
 
 
 def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

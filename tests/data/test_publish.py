@@ -125,13 +125,19 @@ def test_an_allowed_dataset_is_tagged_and_loads_from_the_hub_as_it_was_built(
 
 @pytest.mark.parametrize("key", [None, ""])
 def test_a_build_without_a_key_is_refused_whatever_is_allowed(
-    hub: LoopbackHub, shop_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
+    hub: LoopbackHub,
+    shop_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    key: str | None,
 ) -> None:
     if key is None:
         monkeypatch.delenv("RECFOUND_USER_KEY")
     else:
         monkeypatch.setenv("RECFOUND_USER_KEY", key)
-    build(shop_folder / "recipe.yaml", tmp_path / "dataset", quiet=True)
+    build(shop_folder / "recipe.yaml", tmp_path / "dataset")
+    assert "RECFOUND_USER_KEY is not set" in capsys.readouterr().err
     monkeypatch.setenv("RECFOUND_USER_KEY", KEY)  # at the time of the push it is too late
     assert "this build cannot be published" in (tmp_path / "dataset/README.md").read_text()
     for options in ({}, {"private": True}, {"dry_run": True}):

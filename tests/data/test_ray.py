@@ -225,9 +225,11 @@ def test_a_client_of_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, user_key: None) -> tuple[Path, dict[str, str]]:
-    """The recipe of a small shop, and the files of its dataset, built here."""
+    """The recipe of a small shop with mined negatives, and the files of its dataset, built here."""
     folder = tmp_path_factory.mktemp("shop")
     generate(folder / "shop", reviews=200, seed=5)
+    with (folder / "shop/recipe.yaml").open("a", encoding="utf-8") as recipe:
+        recipe.write("mining: {kind: lexical, depth: 30}\nnear_duplicates: {threshold: 0.9}\n")
     build(folder / "shop/recipe.yaml", folder / "dataset", quiet=True)
     return folder / "shop/recipe.yaml", digests(folder / "dataset")
 
