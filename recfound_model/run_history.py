@@ -18,6 +18,7 @@ from recfound_model.adapter_files import AdapterReader, embedding_key, factor_ke
 from recfound_model.routing import gate_mask, gates, live_groups
 from recfound_model.training.recipe import load_recipe
 from recfound_model.training.record import METRICS, RECIPE
+from recfound_model.training.spans import ITEM_SPANS
 
 OTHER = "other"
 """The kind of a task that neither the adapter nor the catalogue has."""
@@ -86,6 +87,7 @@ def read_history(run: Path) -> RunHistory:
             found = AdapterGates(folder.name, kinds, adapter.config.experts, adapter_gates(adapter, list(kinds)))
     measured = [task for record in steps for part in (record.losses, record.validation, record.probe) for task in part]
     known = {task: spec.kind for task, spec in TASKS.items()} | (found.kinds if found else {})
+    known[ITEM_SPANS] = "embedding"
     warmup = None
     if (run / RECIPE).exists():
         recipe = load_recipe(run / RECIPE)

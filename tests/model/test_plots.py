@@ -262,6 +262,13 @@ def test_a_task_that_is_only_validated_and_a_probe_are_shown(tmp_path: Path) -> 
     assert figure.legends[0].get_texts()[-1].get_text() == "probe"
 
 
+def test_spans_of_items_are_drawn_with_the_embedding_tasks_whose_batch_they_share(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", records(["item_spans", "item_profile", "query2item"], 9))
+    history = read_history(run)
+    assert history.of_kind("embedding") == ["query2item", "item_spans"]
+    assert len(drawn("shares", history).axes) == 2
+
+
 def test_steps_without_a_sample_of_a_kind_leave_a_gap(tmp_path: Path) -> None:
     lines = records(["user2item", "item_profile"], 40)
     for line in lines[10:30]:
