@@ -54,6 +54,14 @@ def embedding_key(task: str) -> str:
     return f"tmole.z.{task}"
 
 
+def part_of(key: str) -> str:
+    """Return the part of an adapter that a tensor belongs to: `gates`, or the group of its experts."""
+    if key.startswith(embedding_key("")):
+        return "gates"
+    *_, letter, group = key.split(".")
+    return group if letter in ("A", "B") else "gates"
+
+
 @dataclass(frozen=True)
 class Factors:
     """One adapted linear, its live groups laid side by side: A [E r, in], B [out, E r], R [E, d], b [E]."""

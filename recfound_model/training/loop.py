@@ -176,7 +176,9 @@ class Trainer:
         self.model: TmoleModel = model.to(self.accelerator.device).train()
         self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.trained), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            parameter_groups(self.model.adapter_tensors(), recipe.rate_factors),
+            lr=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
         )
         self.state = TrainingState(
             self.model, self.optimizer, self.streams, self.scheduler, Standing(), training_of(recipe)
@@ -311,7 +313,7 @@ class Trainer:
         torch.manual_seed(seed_of(recipe.seed, "step", step, self.accelerator.process_index))
         rate = learning_rate(step, recipe)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         counts = self._allocated(self.scheduler)
         drawn = {task: self.streams[task].draw(count) for task, count in counts.items() if count}

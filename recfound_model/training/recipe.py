@@ -90,6 +90,8 @@ class TrainRecipe(Strict):
         temperature: of the contrastive loss.
         generative_weight: lambda of the joint objective.
         learning_rate: its peak, reached after `warmup` of the steps, then linear to zero.
+        rate_factors: what the rate is multiplied by for some of the parameters: for `gates` (R, b and the embeddings of
+            tasks), or for the experts of a group.
         warmup: share of the steps.
         weight_decay: of AdamW.
         max_grad_norm: the gradient is clipped to it.
@@ -131,6 +133,9 @@ class TrainRecipe(Strict):
     temperature: float = Field(default=0.02, gt=0)
     generative_weight: float = Field(default=1.0, ge=0)
     learning_rate: float = Field(default=2e-5, gt=0)
+    rate_factors: dict[
+        Literal["gates", "embedding", "shared", "generative"], Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    ] = {}
     warmup: float = Field(default=0.03, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)

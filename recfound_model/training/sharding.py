@@ -25,6 +25,7 @@ from torch.nn.utils import get_total_norm
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from recfound_data.errors import UsageError
+from recfound_model.adapter_files import part_of
 from recfound_model.tmole import TmoleModel
 
 
@@ -106,13 +107,22 @@ def laid_out_as(own: Tensor | None, tensor: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
 
 
-def parameter_groups(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
-    """Return the parameters as groups for an optimizer: kernels over many tensors take sharded ones or whole ones."""
-    sharded = [p for p in parameters if isinstance(p, DTensor)]
-    whole = [p for p in parameters if not isinstance(p, DTensor)]
-    if not sharded:
-        return [{"params": whole}]
-    return [{"params": whole}, {"params": sharded, "foreach": True}]
+def parameter_groups(tensors: Mapping[str, Tensor], factors: Mapping[Any, float]) -> list[dict[str, Any]]:
+    """Return an adapter's tensors as groups for an optimizer, each with the `factor` of its learning rate.
+
+    Kernels over many tensors take sharded ones or whole ones, so that a group has either.
+
+    Args:
+        tensors: as the adapter's `adapter_tensors` names them.
+        factors: by part of the adapter, see `part_of`; 1 where a part has none.
+    """
+    found: dict[tuple[float, bool], list[Tensor]] = {}
+    for key, tensor in tensors.items():
+        found.setdefault((factors.get(part_of(key), 1.0), isinstance(tensor, DTensor)), []).append(tensor)
+    return [
+        {"params": held, "factor": factor} | ({"foreach": True} if sharded else {})
+        for (factor, sharded), held in found.items()
+    ]
 
 
 def clip_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter], max_norm: float) -> float:

@@ -19,6 +19,7 @@ from recfound_data.cli import main
 from recfound_data.errors import RecfoundError, UsageError
 from recfound_data.tasks import TASKS
 from recfound_model import load_tmole
+from recfound_model.adapter_files import open_adapter, part_of
 from recfound_model.bases import load_base
 from recfound_model.training.loop import Trainer
 from recfound_model.training.recipe import TrainRecipe, load_recipe
@@ -104,6 +105,27 @@ def test_losses_fall(run):
         losses = [record["losses"][task] for record in records]
         early, late = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
         assert late < 0.92 * early, (task, early, late)
+
+
+def test_rate_factors_move_parts_of_the_adapter_apart(recipe, tmp_path):
+    def moved(**factors: float) -> dict[str, float]:
+        """How far each part of the adapter is from where it began, by its part: gates move from the second step."""
+        folder = tmp_path / "run"
+        shutil.rmtree(folder, ignore_errors=True)
+        path = recipe(steps=2, warmup=0.0, weight_decay=0.0, rate_factors=factors)
+        assert main(["model", "train", path]) == 0
+        found: dict[str, float] = {}
+        with open_adapter(folder / "checkpoints" / "step-000000") as first, open_adapter(folder / "adapter") as last:
+            for key in first.keys:
+                change = (last.tensor(key) - first.tensor(key)).abs().max().item()
+                found[part_of(key)] = max(found.get(part_of(key), 0.0), change)
+        return found
+
+    plain = moved()
+    assert set(plain) == {"gates", "embedding", "shared", "generative"} and min(plain.values()) > 0
+    other = moved(gates=5, generative=0)
+    expected = plain | {"gates": 5 * plain["gates"], "generative": 0}
+    assert other == pytest.approx(expected, rel=0.05)
 
 
 def test_a_run_as_json(recipe, capsys, tmp_path):
