@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def info_nce(anchors: Tensor, documents: Tensor, positives: Tensor, excluded: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    anchors: Tensor,
+    documents: Tensor,
+    positives: Tensor,
+    excluded: Tensor,
+    temperature: float,
+    prior: Tensor | None = None,
+) -> Tensor:
     """Return the contrastive loss of each anchor against all documents of the batch.
 
     Args:
@@ -20,11 +27,15 @@ def info_nce(anchors: Tensor, documents: Tensor, positives: Tensor, excluded: Te
         positives: [batch], the index of each anchor's positive among the documents.
         excluded: [batch, documents] bool, true where a document is another known positive of the anchor.
         temperature: the similarities are divided by it.
+        prior: [documents], log of how often each comes into a batch. It is taken off the scores, without which
+            the loss would teach similarities less what is popular (Yi and others, RecSys 2019).
 
     Returns:
         [batch] losses.
     """
     scores = anchors @ documents.T / temperature
+    if prior is not None:
+        scores = scores - prior
     keep = functional.one_hot(positives, documents.shape[0]).bool()
     scores = scores.masked_fill(excluded & ~keep, float("-inf"))
     return functional.cross_entropy(scores, positives, reduction="none")

@@ -7,7 +7,8 @@ same for any number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -42,12 +43,14 @@ class Pairs:
         tasks: the task, or other source, of each anchor.
         positives: [anchors], where each anchor's positive stands among the documents.
         excluded: [anchors, documents], true where a document is no negative of the anchor.
+        prior: [documents], log of how often each is a positive of its task; None where that plays no part.
     """
 
     texts: tuple[Text, ...]
     tasks: tuple[str, ...]
     positives: Tensor
     excluded: Tensor
+    prior: Tensor | None
 
     def split(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows of `vectors` [texts, size] that are anchors, and those that are documents."""
@@ -63,6 +66,8 @@ class Collator:
         known: all training positives of an anchor, by `anchor_id`; they are no negatives of it.
         routing: the adapter's task that the texts of a source of samples are routed as, for those sources that are no
             task of the adapter. Losses and negatives go by the source.
+        frequencies: by task, how many training samples each item is the positive of. Items of another source, and all
+            where it is None, count as equally frequent.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -73,6 +78,7 @@ class Collator:
     negatives: Literal["same_task", "all"] = "same_task"
     known: Mapping[str, frozenset[str]] = field(default_factory=dict)
     routing: Mapping[str, str] = field(default_factory=dict)
+    frequencies: Mapping[str, Counter[str]] | None = None
 
     def pairs(self, drawn: Drawn) -> Pairs:
         """Return the embedding samples of a step, by task, as one set of texts.
@@ -97,7 +103,15 @@ class Collator:
             tasks=tuple(task for task, _ in rows),
             positives=torch.tensor([place[task, row["positive_id"]] for task, row in rows], dtype=torch.long),
             excluded=self._excluded(rows, documents),
+            prior=self._prior(documents),
         )
+
+    def _prior(self, documents: Collection[tuple[str, str]]) -> Tensor | None:
+        """Return [documents]: log of one more than how often each is a positive, for some never are."""
+        if self.frequencies is None:
+            return None
+        counts = [self.frequencies[task][item] if task in self.frequencies else 0 for task, item in documents]
+        return torch.tensor(counts, dtype=torch.float32).log1p()
 
     def _excluded(self, rows: list[tuple[str, Row]], documents: Mapping[tuple[str, str], str]) -> Tensor:
         """Return [anchors, documents]: true where a document is right for the anchor, or of another task."""

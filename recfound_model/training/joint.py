@@ -11,6 +11,7 @@ fillers stand in, which count nowhere.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
-from recfound_data.errors import RecfoundError
+from recfound_data.errors import RecfoundError, UsageError
 from recfound_model.batches import (
     Layout,
     LayoutName,
@@ -197,7 +198,9 @@ class JointObjective:
     def _info_nce(self, pairs: Pairs, vectors: Tensor) -> Tensor:
         anchors, documents = pairs.split(vectors)
         device = vectors.device
-        return info_nce(anchors, documents, pairs.positives.to(device), pairs.excluded.to(device), self.temperature)
+        prior = None if pairs.prior is None else pairs.prior.to(device)
+        positives, excluded = pairs.positives.to(device), pairs.excluded.to(device)
+        return info_nce(anchors, documents, positives, excluded, self.temperature, prior)
 
     def _completions(self, drawn: Drawn, gradient: bool) -> StepLosses:
         sequences = self._own_completions(drawn)
@@ -329,6 +332,7 @@ def make_objective(
     tokenizer: PreTrainedTokenizerBase,
     accelerator: Accelerator,
     known: Mapping[str, frozenset[str]],
+    frequencies: Mapping[str, Counter[str]] | None = None,
 ) -> JointObjective:
     """Return the objective that a recipe describes.
 
@@ -338,7 +342,16 @@ def make_objective(
         tokenizer: of the base.
         accelerator: of this process.
         known: all training positives of each anchor, by `anchor_id`.
+        frequencies: see `Collator`.
+
+    Raises:
+        UsageError: frequencies would be compared across tasks.
     """
+    if frequencies is not None and recipe.negatives != "same_task":
+        raise UsageError(
+            "popularity_correction: how often items are positives is not comparable across tasks; set "
+            "negatives to same_task"
+        )
     collator = Collator(
         tokenizer,
         recipe.query_tokens,
@@ -348,6 +361,7 @@ def make_objective(
         recipe.negatives,
         known,
         {ITEM_SPANS: ROUTED_AS},
+        frequencies,
     )
     return JointObjective(
         model,

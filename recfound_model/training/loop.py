@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,10 @@ class Trainer:
         )
         embedding = {task: rows for task, rows in samples.items() if self.tasks[task] == "embedding"}
         known = training_positives(recipe.data, embedding, recipe.data_revision)
-        self.objective = make_objective(recipe, self.model, tokenizer, self.accelerator, known)
+        frequencies = None
+        if recipe.popularity_correction:
+            frequencies = {task: Counter(rows["positive_id"]) for task, rows in embedding.items()}
+        self.objective = make_objective(recipe, self.model, tokenizer, self.accelerator, known, frequencies)
 
     def _samples(self, split: str, tasks: Iterable[str]) -> dict[str, Dataset]:
         data, revision = self.recipe.data, self.recipe.data_revision

@@ -87,6 +87,8 @@ class TrainRecipe(Strict):
             description, and its title (`spans.py`). They take the route of query2item, which must be trained.
         negatives: whose documents are an anchor's negatives: those of its own task, or all of the step.
         negatives_per_pair: hard negatives of each pair that enter the batch, besides the other pairs' documents.
+        popularity_correction: take off a document's score, in the contrastive loss, the logarithm of how often it is a
+            positive of its task in training; needs negatives of the same task.
         temperature: of the contrastive loss.
         generative_weight: lambda of the joint objective.
         learning_rate: its peak, reached after `warmup` of the steps, then linear to zero.
@@ -130,6 +132,7 @@ class TrainRecipe(Strict):
     item_spans: float = Field(default=0, ge=0, lt=1)
     negatives: Literal["same_task", "all"] = "same_task"
     negatives_per_pair: int = Field(default=1, ge=0)
+    popularity_correction: bool = False
     temperature: float = Field(default=0.02, gt=0)
     generative_weight: float = Field(default=1.0, ge=0)
     learning_rate: float = Field(default=2e-5, gt=0)

@@ -1,5 +1,6 @@
 """What a step is made of: no false negatives, each document once, and the same for any number of processes."""
 
+from collections import Counter
 from dataclasses import replace
 
 import polars as pl
@@ -163,6 +164,21 @@ def test_pairs_without_hard_negatives_have_the_other_pairs_documents(collate):
         assert sorted(texts) == ["n", "p", "q", "r"][1 - count :] and positives == ["p", "q", "r"]
         assert excluded == [{"p"}, {"q"}, {"r"}]
     assert collate([row("a", "p")]) == (["p"], ["p"], [{"p"}])
+
+
+def test_a_document_weighs_by_how_often_it_is_a_positive_of_its_task(tokenizer, collator):
+    drawn = {
+        "user2item": [row("u", "a", "n"), row("v", "b")],
+        "item2item": [row("c", "a")],
+        "item_spans": [row("a", "a")],
+    }
+    counts = {"user2item": Counter(a=3, b=1), "item2item": Counter(a=7)}
+    pairs = Collator(tokenizer, 64, 64, 64, 1, routing={"item_spans": "query2item"}, frequencies=counts).pairs(drawn)
+    # a and b; a of the other task, and of a source that is no task; n, which is a negative alone
+    texts = [text.text[-1] for text in pairs.texts[len(pairs.tasks) :]]
+    assert texts == ["a", "b", "a", "a", "n"]
+    assert pairs.prior.exp().tolist() == pytest.approx([4, 2, 8, 1, 1])
+    assert collator().pairs(drawn | {"item_spans": []}).prior is None
 
 
 def test_a_source_of_samples_is_routed_as_a_task_and_keeps_its_name(collator):

@@ -26,20 +26,30 @@ def pairs(batch: int = 5, documents: int = 9, seed: int = 3) -> tuple[torch.Tens
     return anchors, docs, positives, excluded
 
 
-def slow_info_nce(anchors, documents, positives, excluded, temperature):
-    losses = []
+def slow_info_nce(anchors, documents, positives, excluded, temperature, weights=None):
+    losses, weights = [], weights or [1.0] * len(documents)
     for i in range(len(anchors)):
         total = 0.0
         for j in range(len(documents)):
             if j == positives[i] or not excluded[i, j]:
-                total += math.exp(float(anchors[i] @ documents[j]) / temperature)
-        losses.append(math.log(total) - float(anchors[i] @ documents[positives[i]]) / temperature)
+                total += math.exp(float(anchors[i] @ documents[j]) / temperature) / weights[j]
+        right = math.exp(float(anchors[i] @ documents[positives[i]]) / temperature) / weights[positives[i]]
+        losses.append(math.log(total) - math.log(right))
     return losses
 
 
 def test_info_nce_equals_double_loop():
     inputs = pairs()
     assert info_nce(*inputs, TEMPERATURE).tolist() == pytest.approx(slow_info_nce(*inputs, TEMPERATURE), rel=1e-9)
+
+
+def test_what_comes_often_weighs_less():
+    inputs = pairs()
+    weights = [float(1 + place % 3) for place in range(len(inputs[1]))]
+    found = info_nce(*inputs, TEMPERATURE, torch.tensor(weights, dtype=torch.float64).log())
+    assert found.tolist() == pytest.approx(slow_info_nce(*inputs, TEMPERATURE, weights), rel=1e-9)
+    alike = info_nce(*inputs, TEMPERATURE, torch.full((len(inputs[1]),), 3.0))
+    assert alike.tolist() == pytest.approx(info_nce(*inputs, TEMPERATURE).tolist(), rel=1e-9)
 
 
 def test_excluded_documents_get_no_gradient_and_the_positive_always_does():

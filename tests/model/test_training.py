@@ -128,6 +128,28 @@ def test_rate_factors_move_parts_of_the_adapter_apart(recipe, tmp_path):
     assert other == pytest.approx(expected, rel=0.05)
 
 
+def test_popularity_correction_changes_what_is_learned_and_resumes(recipe, tmp_path):
+    losses = {}
+    for correction in (False, True):
+        path = recipe(out=str(tmp_path / f"run-{correction}"), popularity_correction=correction)
+        assert main(["model", "train", path]) == 0
+        losses[correction] = [line["losses"] for line in metrics(tmp_path / f"run-{correction}")]
+    # The same samples: what is no ranking of documents has the same first loss.
+    assert losses[True][0][GENERATIVE] == losses[False][0][GENERATIVE]
+    assert losses[True][0]["user2item"] != losses[False][0]["user2item"]
+    run = tmp_path / "run-True"
+    weights = (run / "adapter" / TENSORS).read_bytes()
+    shutil.rmtree(run / "checkpoints" / "step-000004")
+    shutil.rmtree(run / "adapter")
+    assert main(["model", "train", path, "--resume"]) == 0
+    assert (run / "adapter" / TENSORS).read_bytes() == weights
+
+
+def test_popularity_is_not_compared_across_tasks(recipe, capsys):
+    assert main(["model", "train", recipe(popularity_correction=True, negatives="all")]) == 2
+    assert "popularity_correction: how often items are positives is not comparable" in capsys.readouterr().err
+
+
 def test_a_run_as_json(recipe, capsys, tmp_path):
     assert main(["model", "train", recipe(steps=1), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
