@@ -7,7 +7,6 @@ same for any number of processes.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -78,7 +77,7 @@ class Collator:
     negatives: Literal["same_task", "all"] = "same_task"
     known: Mapping[str, frozenset[str]] = field(default_factory=dict)
     routing: Mapping[str, str] = field(default_factory=dict)
-    frequencies: Mapping[str, Counter[str]] | None = None
+    frequencies: Mapping[str, Mapping[str, int]] | None = None
 
     def pairs(self, drawn: Drawn) -> Pairs:
         """Return the embedding samples of a step, by task, as one set of texts.
@@ -110,7 +109,7 @@ class Collator:
         """Return [documents]: log of one more than how often each is a positive, for some never are."""
         if self.frequencies is None:
             return None
-        counts = [self.frequencies[task][item] if task in self.frequencies else 0 for task, item in documents]
+        counts = [self.frequencies.get(task, {}).get(item, 0) for task, item in documents]
         return torch.tensor(counts, dtype=torch.float32).log1p()
 
     def _excluded(self, rows: list[tuple[str, Row]], documents: Mapping[tuple[str, str], str]) -> Tensor:

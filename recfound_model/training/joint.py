@@ -11,7 +11,6 @@ fillers stand in, which count nowhere.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
-from recfound_data.errors import RecfoundError, UsageError
+from recfound_data.errors import RecfoundError
 from recfound_model.batches import (
     Layout,
     LayoutName,
@@ -332,7 +331,7 @@ def make_objective(
     tokenizer: PreTrainedTokenizerBase,
     accelerator: Accelerator,
     known: Mapping[str, frozenset[str]],
-    frequencies: Mapping[str, Counter[str]] | None = None,
+    frequencies: Mapping[str, Mapping[str, int]] | None = None,
 ) -> JointObjective:
     """Return the objective that a recipe describes.
 
@@ -343,15 +342,7 @@ def make_objective(
         accelerator: of this process.
         known: all training positives of each anchor, by `anchor_id`.
         frequencies: see `Collator`.
-
-    Raises:
-        UsageError: frequencies would be compared across tasks.
     """
-    if frequencies is not None and recipe.negatives != "same_task":
-        raise UsageError(
-            "popularity_correction: how often items are positives is not comparable across tasks; set "
-            "negatives to same_task"
-        )
     collator = Collator(
         tokenizer,
         recipe.query_tokens,

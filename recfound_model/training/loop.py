@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +61,7 @@ from recfound_model.training.streams import (
     Stream,
     first_of_each,
     load_samples,
+    positive_counts,
     seed_of,
     split_names,
     task_kinds,
@@ -188,7 +188,7 @@ class Trainer:
         known = training_positives(recipe.data, embedding, recipe.data_revision)
         frequencies = None
         if recipe.popularity_correction:
-            frequencies = {task: Counter(rows["positive_id"]) for task, rows in embedding.items()}
+            frequencies = {task: positive_counts(rows) for task, rows in embedding.items()}
         self.objective = make_objective(recipe, self.model, tokenizer, self.accelerator, known, frequencies)
 
     def _samples(self, split: str, tasks: Iterable[str]) -> dict[str, Dataset]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recfound_data.errors import UsageError
 from recfound_data.recipe import Strict, parse, read_yaml
@@ -157,6 +157,15 @@ class TrainRecipe(Strict):
     keep_checkpoints: int | None = Field(default=None, ge=1)
     plots: bool = True
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+
+    @model_validator(mode="after")
+    def _comparable(self) -> TrainRecipe:
+        if self.popularity_correction and self.negatives != "same_task":
+            raise ValueError(
+                "popularity_correction: how often items are positives is not comparable across tasks; set negatives to "
+                "same_task"
+            )
+        return self
 
 
 def load_recipe(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainRecipe:

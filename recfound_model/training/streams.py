@@ -187,6 +187,12 @@ def known_positives(qrels: pl.DataFrame) -> dict[str, frozenset[str]]:
     return {query: frozenset(items) for query, items in grouped.iter_rows()}
 
 
+def positive_counts(samples: Dataset) -> dict[str, int]:
+    """Return how many samples each item is the positive of, by `positive_id`."""
+    counts = samples.select_columns("positive_id").to_polars()["positive_id"].value_counts()
+    return dict(counts.iter_rows())
+
+
 def training_positives(
     data: str, samples: Mapping[str, Dataset], revision: str | None = None
 ) -> dict[str, frozenset[str]]:

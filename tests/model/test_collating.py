@@ -1,6 +1,5 @@
 """What a step is made of: no false negatives, each document once, and the same for any number of processes."""
 
-from collections import Counter
 from dataclasses import replace
 
 import polars as pl
@@ -172,7 +171,7 @@ def test_a_document_weighs_by_how_often_it_is_a_positive_of_its_task(tokenizer, 
         "item2item": [row("c", "a")],
         "item_spans": [row("a", "a")],
     }
-    counts = {"user2item": Counter(a=3, b=1), "item2item": Counter(a=7)}
+    counts = {"user2item": {"a": 3, "b": 1}, "item2item": {"a": 7}}
     pairs = Collator(tokenizer, 64, 64, 64, 1, routing={"item_spans": "query2item"}, frequencies=counts).pairs(drawn)
     # a and b; a of the other task, and of a source that is no task; n, which is a negative alone
     texts = [text.text[-1] for text in pairs.texts[len(pairs.tasks) :]]
